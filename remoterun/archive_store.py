@@ -20,9 +20,11 @@ from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.archive import Archive, grants, reading, runs, uploads
 from remoterun.archive.objects import Unsigned
 from remoterun.archive.runs import RunPlace
+from remoterun.clouds.base import Mounts
+from remoterun.clouds.folder import HostFolder
 from remoterun.connections import Connections
 from remoterun.copied_runs import CopiedRun, copied
-from remoterun.errors import AddressExpired, NotFound, UsageError
+from remoterun.errors import AddressExpired, AddressMoved, NotFound, UsageError
 from remoterun.host_store import Add, Arrange, ResourceTree, take_points
 from remoterun.log_cache import LogCache
 from remoterun.model import MachineType, Run, Upload
@@ -46,7 +48,7 @@ class ArchiveStore:
     clock_skew = 0.0
 
     def __init__(self, connections: Connections, machine: MachineType) -> None:
-        self._connections = connections
+        self.connections = connections
         self.machine = machine
         self.archive = connections.archive(machine)
         self.home_id = self.archive.id
@@ -81,12 +83,12 @@ class ArchiveStore:
         return api.Statuses(*runs.statuses(self.archive, [*filter(KEY.match, listed)], self.place))
 
     def run(self, key: str) -> ArchivedRun:
-        config = self._connections.config
+        config = self.connections.config
         return ArchivedRun(self.archive, self.place(key), LogCache(config.home, config.keep_logs))
 
     def place(self, key: str) -> RunPlace:
         """Where a run lies, by the row that this client has of it, else as its own client recorded it."""
-        registry = self._connections.registry
+        registry = self.connections.registry
         number = registry.numbers([key]).get(key)
         run = None if number is None else registry.run(number)
         if run is not None and run.renting is not None:
@@ -171,6 +173,7 @@ class ArchiveTree(ResourceTree):
     ) -> None:
         super().__init__(store.machine, store.home_id, resource, manifest, about)
         self._archive, self._prefix, self._tree = store.archive, prefix, tree
+        self._connections = store.connections
         self._reader = reading.TreeReader(store.archive, prefix, tree.places)
 
     def place(self, files: Iterable[Entry], size: int, destination: Destination) -> None:
@@ -181,18 +184,20 @@ class ArchiveTree(ResourceTree):
         return self._reader.contents((entry for entry in self._tree.manifest.files if entry.digest in wanted), most)
 
     def pass_on(self, target: Session, progress: Progress) -> None:
-        """A rented host downloads them itself, where the store gives it addresses. Raises `TransferError`."""
+        """A rented host reads them in the mounted bucket, or downloads them itself, where the store gives it addresses
+        that hold. Raises `TransferError`."""
         if target.machine.rented is None:
             super().pass_on(target, progress)
             return
         sizes = {entry.digest: entry.size for entry in self.manifest.files}
-        signed_again = 0
+        signed_again, folder = 0, self._folder_at(target)
         while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
             progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
             try:
-                _download(target, grants.downloads(self._archive, self._prefix, self._tree, wanted, SIGNED), progress)
+                lines = grants.downloads(self._archive, self._prefix, self._tree, wanted, SIGNED, folder)
+                _download(target, lines, progress)
                 return
-            except Unsigned:
+            except (Unsigned, AddressMoved):
                 super().pass_on(target, progress)
                 return
             except AddressExpired:  # as on a laptop that slept; what has come stays
@@ -200,6 +205,18 @@ class ArchiveTree(ResourceTree):
                 if signed_again > SIGN_AGAIN:
                     raise
         progress.start("from the archive", 0, 0)
+
+    def _folder_at(self, target: Session) -> str:
+        """Where a rented host has this bucket as a folder; "" for nowhere."""
+        token, is_current = (
+            target.machine.rented,
+            self._archive is self._connections.archive(self._connections.bucket()),
+        )
+        intent = HostFolder(self._connections.config.home, token).intent() if token and is_current else None
+        if intent is None or intent.machine.rental is None:
+            return ""
+        provider = self._connections.provider(intent.machine.rental.provider)
+        return provider.folder_of(intent.machine, intent.token) if isinstance(provider, Mounts) else ""
 
 
 def _download(target: Session, lines: Iterable[SignedObject], progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -12,10 +13,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
-from remoterun import machines
+from remoterun import errors, machines
 from remoterun.agent.shared import api
+from remoterun.agent.shared.archive import IDENTITY
 from remoterun.clouds import ARCHIVE, PROVIDERS, front
-from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, RemoterunError, UsageError
+from remoterun.errors import (
+    AgentError,
+    AuthenticationError,
+    HomeMissing,
+    HostError,
+    HostKeyError,
+    NoAnswerInTime,
+    NoLogin,
+    NotFound,
+    RemoterunError,
+    UsageError,
+)
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.machines import HERE, HOW_TO_MAKE_ONE, NO_BUCKET
@@ -55,7 +68,7 @@ class Connections:
         self.config = config or configuration.load()
         self.closed = threading.Event()
         self.warn = warn
-        self.warned_of: set[str] = set()  # ids of rented hosts
+        self.warned_of: set[str] = set()  # ids of rented hosts, and what is said once
         self._question = threading.Lock()  # held while a person is asked something
         self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
         self._lock = threading.Lock()  # guards what follows; not held while a host is opened
@@ -215,14 +228,21 @@ class Connections:
         return self._opened(self._sessions, machine, begin)
 
     def archive(self, machine: MachineType) -> Archive:
-        """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
+        """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`, also for a
+        folder that had been one and is empty now: what was there must not seem to be gone."""
         if machine.bucket in (None, NO_BUCKET):
             raise HostError("no bucket is set up", hint=HOW_TO_MAKE_ONE)
         from remoterun.archive import open_archive
-        from remoterun.archive.objects import BucketPlace
+        from remoterun.archive.objects import FOLDER, BucketPlace, missing
 
         self.need_login_for(machine, "what is archived is")
         place = BucketPlace.of(str(machine.bucket), self.config.archive)
+        if (
+            place.scheme == FOLDER
+            and not os.path.exists(f"{place.name}/{IDENTITY}")
+            and self.registry.uses(place.address)
+        ):
+            raise missing(place)
         return self._opened(self._archives, machine, lambda: open_archive(place))
 
     def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:
@@ -306,6 +326,8 @@ class Connections:
                 for late in missing:
                     answers[late] = NoAnswerInTime(f"{late.name} does not answer within {waits[late]:g} s")
                 break
+            if isinstance(answer, errors.ConfigError):  # it is about this machine: the others are shown
+                answer = HostError(answer.message, hint=answer.hint)
             if isinstance(answer, HostError):
                 answers[machine] = answer
             elif isinstance(answer, BaseException):
@@ -324,6 +346,17 @@ class Connections:
             self._check_open()
             self._at_close.callback(host.close)
         return host
+
+    def ask_about(self, server: MachineType) -> None:
+        """Ask a person about the host key of an SSH server that lets nobody in. Raises `HostError`."""
+        try:
+            with contextlib.closing(host_of(server, self.config, replace(self._prompts, log_in=None))) as host:
+                host.open().close()
+        except (AgentError, AuthenticationError):
+            pass
+        except HostKeyError as error:
+            ask = f"ssh -F {server.ssh_config} {server.host}   shows its fingerprint, and asks"
+            raise HostKeyError(error.message, evidence=error.evidence, hint=ask)
 
     def _check_open(self) -> None:
         if self.closed.is_set():

@@ -16,6 +16,7 @@
     │   └── HomeMissing         the home that has the run is not there any more, or another one is in its place
     └── TransferError         data arrived damaged, or changed while it was read
         ├── AddressExpired      a host may fetch no more from an address that was signed for it
+        ├── AddressMoved        the server of such an address names another one, which no host follows
         ├── SomeDamaged         some files are damaged on their machine; the others were copied
         └── UnsafePath          a path from a host that would leave the target
 
@@ -106,6 +107,10 @@ class TransferError(RemoterunError):
 
 
 class AddressExpired(TransferError):
+    pass
+
+
+class AddressMoved(TransferError):
     pass
 
 

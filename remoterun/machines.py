@@ -66,15 +66,20 @@ def resolve(name: str | None, config: Config) -> MachineType:
             f"the default machine `{word}` of {config.file} is not there", hint="remoterun machines default local"
         )
     names = [name for each in all_fronts() for name in each.cheapest_first()]
-    close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases, ARCHIVE, *names])
+    rentals = {name: each.rental.program for name, each in config.machines.items() if each.rental is not None}
+    by_program = {Path(program[-1]).stem: name for name, program in rentals.items() if program}
+    close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases, ARCHIVE, *names, *by_program])
+    close = by_program.get(close or "", close)
     hint = f"did you mean `{close}`?" if close else f"`remoterun machines add {word} user@host` adds one"
     raise NotFound(f"there is no machine type `{word}`", hint=f"{hint}\n{_there(config, aliases)}")
 
 
 def is_host(word: str, config: Config) -> bool:
-    """Whether a word names no machine type, and can be what a provider calls a rented host."""
+    """Whether a word can be what a provider calls a rented host, and names no machine type; but an alias of ssh may
+    have that name."""
     with contextlib.suppress(NotFound):
-        return not resolve(word, config)
+        if word in config.machines or resolve(word, config).host != word:
+            return False
     return any(each.is_host(word) for each in all_fronts())
 
 

@@ -15,6 +15,7 @@ from remoterun.agent.shared.protocol import Cancelled, Link, LinkClosed, RemoteE
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.errors import (
     AddressExpired,
+    AddressMoved,
     AgentError,
     HomeMissing,
     HostError,
@@ -195,6 +196,7 @@ def translate(error: RemoteError, where: MachineType) -> RemoterunError:
         "not_listening": HostError,
         "no_network": HostError,
         "expired": AddressExpired,
+        "moved": AddressMoved,
         "not_fetched": TransferError,
         "refused": TransferError,
         "damaged": TransferError,

@@ -15,6 +15,7 @@ from remoterun.clouds import PROVIDERS
 from remoterun.clouds.aws.front import AWSFront
 from remoterun.clouds.base import Identity, Offer, ProviderError, RentedHost, Roles, Spent
 from remoterun.config import ArchivePlace, Config
+from remoterun.errors import ConfigError
 from remoterun.model import MachineType, Rental, RunRequest
 from tests.folder_provider import ROOT, SmallFolders
 
@@ -22,9 +23,11 @@ PRICE = 3.6
 
 
 class FolderFront(AWSFront):
-    """The row of `PROVIDERS`."""
+    """The row of `PROVIDERS`. `ROOT/no profile` is as if the profile were gone that the configuration names."""
 
     def provider(self, config: Config) -> Folders:
+        if Path(os.environ[ROOT], "no profile").exists():
+            raise ConfigError("there is no profile `work`")
         return Folders(Path(os.environ[ROOT]), config.home)
 
 

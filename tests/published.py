@@ -43,6 +43,12 @@ class Published:
         wrong = self.check_answer(method, target, status, answered)
         return (400, {"error": wrong}) if wrong else (status, answered)
 
+    def filled(self, method: str, target: str, status: int, answer: Any) -> Any:
+        """The answer, in which each required field that it lacks has a value that says nothing."""
+        answers = (self._endpoint(method, urllib.parse.urlsplit(target).path) or {}).get("answers", {})
+        schema = answers.get(str(status), answers.get("default"))
+        return answer if answer is None or not isinstance(schema, dict) else _filled(schema, answer)
+
     def check_request(self, method: str, target: str, body: Any = None) -> str:
         """Returns what is wrong with a request, and records it; "" if nothing is."""
         split = urllib.parse.urlsplit(target)
@@ -114,6 +120,37 @@ def _strict(schema: Any, is_whole: bool = True) -> Any:
         if word in schema:
             strict[word] = _strict(schema[word])
     return {**strict, "unevaluatedProperties": False} if is_whole and _names_fields(schema) else strict
+
+
+def _flat(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with the fields of its `allOf` as its own: what one branch requires, another may describe."""
+    flat: dict[str, Any] = {name: each for name, each in schema.items() if name != "allOf"}
+    for branch in map(_flat, schema.get("allOf", ())):
+        fields = {**flat.get("properties", {}), **branch.get("properties", {})}
+        required = [*flat.get("required", ()), *branch.get("required", ())]
+        flat = {**flat, **branch, **({"properties": fields, "required": required} if fields else {})}
+    return flat
+
+
+def _filled(schema: dict[str, Any], value: Any = None) -> Any:
+    schema = _flat(schema)
+    branches, kinds = schema.get("anyOf") or schema.get("oneOf") or (), schema.get("type", ())
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if branches:
+        is_null = value is None and any(each.get("type") == "null" for each in branches)
+        return None if is_null else _filled(branches[0], value)
+    if "properties" in schema and (isinstance(value, dict) or (value is None and "null" not in kinds)):
+        fields, known = value or {}, schema["properties"]
+        wanted = [each for each in known if each in fields or each in schema.get("required", ())]
+        return {**fields, **{each: _filled(known[each], fields.get(each)) for each in wanted}}
+    if isinstance(value, list) and "items" in schema:
+        return [_filled(schema["items"], each) for each in value]
+    if value is not None or not kinds or "null" in kinds:
+        return value
+    empty = {"string": "x", "integer": schema.get("minimum", 0), "number": schema.get("minimum", 0), "boolean": False}
+    if schema.get("format") == "date-time":
+        return "2026-01-01T00:00:00Z"
+    return schema["enum"][0] if "enum" in schema else {**empty, "array": [], "object": {}}[kinds[0]]
 
 
 def _names_fields(schema: Any) -> bool:

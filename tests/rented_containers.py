@@ -5,9 +5,10 @@ processes, a root's home and a port of its own, whose first process is the start
 
 `FOLDER/ledger` says what was asked and what became of hosts, a JSON object a line. What a test puts there: `ends`
 (server, host or client); `refuses TYPE` ("no capacity"); `hides` (seconds for which a new host is not listed); `stays`
-(how many times a delete does nothing); `unlimited` (the limit is not kept); `bucket`, a folder (all hosts
-have it at /mnt); `says` (printed before the answer); `machine` (hosts are virtual machines: the start script is a child
-of their first process, which nobody ends, and the password of their root is locked).
+(how many times a delete does nothing); `busy` (how many times a create, and each list, is refused for the moment);
+`unlimited` (the limit is not kept); `bucket`, a folder (all hosts have it at /mnt); `says` (printed before the answer);
+`odd` (more that are listed, in JSON); `now` (what its clock says, in JSON); `machine` (hosts are virtual machines: the
+start script is a child of their first process, which nobody ends, and the password of their root is locked).
 """
 
 from __future__ import annotations
@@ -49,9 +50,13 @@ class Containers:
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         self.note(asked=asked["do"], id=asked.get("id"), name=asked.get("name"))
+        if asked["do"] in ("create", "hosts") and (left := int(self.said("busy", "0"))):
+            (self.root / "busy").write_text(str(left - 1))
+            return {"error": "429: try again later", "kind": "busy"}
         answers = {"hello": self.hello, "offers": self.offers, "create": self.create, "hosts": self.hosts}
         answers |= {"delete": self.delete, "identity": lambda _: {"name": "me@containers", "account": "me"}}
-        return answers[asked["do"]](asked) if asked["do"] in answers else {"error": "what is that?"}
+        answered = answers[asked["do"]](asked) if asked["do"] in answers else {"error": "what is that?"}
+        return {**answered, "now": json.loads(self.said("now", repr(time.time())))}
 
     def hello(self, _: dict[str, Any]) -> dict[str, Any]:
         ends, folder = self.said("ends", "host"), {"folder": "/mnt"} if (self.root / "bucket").exists() else {}
@@ -68,7 +73,7 @@ class Containers:
         type = asked["offer"]["type"]
         if (self.root / f"refuses {type}").exists():
             return {"error": f"503: no {type} is free", "kind": "capacity"}
-        folder = self.root / "hosts" / f"{time.time_ns()}"
+        folder = self.root / "hosts" / f"{time.time_ns() // 1000}"
         for name in ("root", "etc", "cloud"):
             (folder / name).mkdir(parents=True, mode=0o700)
         (folder / "start").write_text(asked["start"])
@@ -116,7 +121,7 @@ class Containers:
             if time.time() < about["began"] + float(self.said("hides", "0")):
                 continue
             found.append({**about, "state": "running" if is_alive(process) else "gone"})
-        return {"hosts": found}
+        return {"hosts": json.loads(self.said("odd", "[]")) + found}
 
     def delete(self, asked: dict[str, Any]) -> dict[str, Any]:
         left = int(self.said("stays", "0"))

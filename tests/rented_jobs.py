@@ -2,7 +2,8 @@
 
 A job is a container of this machine with processes, a root's home and a `/mnt` of its own, whose first process is the
 command that it was made with. `ssh.hf.jobs` is a real sshd, whose users are the jobs; it lets the keys of the account
-in. A job's end by its `timeoutSeconds`, and its bill by the minute, are this server's.
+in. A job's end by its `timeoutSeconds`, and its bill by the minute, are this server's. What it is asked and answers is
+held to Hugging Face's own description (`apis/hf-jobs.json`): leaving its context fails where anything was not as there.
 
     with Jobs(FOLDER) as jobs:      jobs.variables: what a client needs to find it
 """
@@ -30,15 +31,19 @@ from typing import Any
 import pytest
 
 from tests.lab.gpu import Gpu, install
+from tests.published import Published
 from tests.sshd import PATH, SSHD, has_penalties, make_key, public
 from tests.workshop import own_port, real_environments, until
 
 TOKEN, USER = "hf_test", "lisa"
+USERS = {TOKEN: USER, "hf_bob": "bob"}
+"""Who logs in with which token."""
 PAGE = 2
 """Jobs in a page of the list."""
 UNIT = 60.0
 """Seconds that are billed as one."""
-LABEL = re.compile(r"[A-Za-z0-9_-]{1,100}")
+NOW = time.time
+"""Its own clock: a test that moves the clock of a client in this process moves that of `time`."""
 PRICES = {"cpu-basic": 0.01, "t4-small": 0.40, "l4x1": 0.80}
 GPUS = {"t4-small": Gpu("Tesla T4", 15360, compute_cap="7.5"), "l4x1": Gpu("NVIDIA L4", 23034, compute_cap="8.9")}
 CONTAINER = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
@@ -64,7 +69,12 @@ class Job:
     ended: float = 0.0
     stage: str = "SCHEDULING"
     message: str | None = None
+    reason: str = ""
     cancels: int = 0
+    drained: float = 0.0
+    stored: dict[str, int] = field(default_factory=dict)
+    """The files of its mounted bucket that this has, by the times when they were changed."""
+    owner: str = USER
 
     @property
     def name(self) -> str:
@@ -89,9 +99,12 @@ class Job:
 class Jobs:
     """What a test says: `refuses`, the types for which there is no capacity; `waits`, seconds until a job begins;
     `hides`, seconds until it is listed; `stays`, so many cancellations do nothing; `forgets`, the list has no
-    `timeoutSeconds`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which
-    all calls are answered; `refused_cancels`, so many cancellations of a job are; `buckets`, folders by
-    NAMESPACE/NAME; `environment`, a virtual environment that all hosts have, under the names of the real ones."""
+    `timeout`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which all
+    calls are answered; `busy`, statuses with which the next ones of a call ("GET jobs") are; `refused_cancels`, so many
+    cancellations of a job are; `next_page`, the address of that in place of the real one; `drains`, seconds after which
+    a bucket has what a job has written, if the job still runs then; `odd`, what a path lists besides, as nobody would;
+    `buckets`, folders by NAMESPACE/NAME; `environment`, a virtual environment that all hosts have, under the names of
+    the real ones."""
 
     folder: Path
     refuses: set[str] = field(default_factory=set)
@@ -101,12 +114,17 @@ class Jobs:
     forgets: bool = False
     hurries: float = 1.0
     fails: int = 0
+    busy: dict[str, list[int]] = field(default_factory=dict)
     refused_cancels: int = 0
+    next_page: str = ""
+    drains: float = 2.0
+    odd: dict[str, Any] = field(default_factory=dict)
     buckets: dict[str, Path] = field(default_factory=dict)
     environment: Path | None = None
 
     def __enter__(self) -> Jobs:
         self.jobs: list[Job] = []
+        self.published = Published("hf-jobs")
         self._lock, self._over = threading.RLock(), threading.Event()
         self._stack = contextlib.ExitStack()
         for name in ("jobs", "user/.ssh", "etc"):
@@ -125,12 +143,13 @@ class Jobs:
             threading.Thread(target=work, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._over.set()
         self._api.shutdown()
         for job in self.jobs:
             self.end(job, "CANCELED")
         self._stack.close()
+        self.published.__exit__(*raised)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -140,6 +159,12 @@ class Jobs:
             "HOME": str(self.folder / "user"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
+
+    def trust(self, home: Path) -> None:
+        """As somebody did who was asked about the host key of its SSH server, for a home of remoterun."""
+        (home / "hosts").mkdir(0o700, parents=True, exist_ok=True)
+        key = public(self.folder / "proxy_key")
+        (home / "hosts" / "hf.known_hosts").write_text(f"hf {' '.join(key.split()[:2])}\n")
 
     def allow(self, keys: str) -> None:
         """The keys of the account."""
@@ -184,7 +209,7 @@ class Jobs:
 
     # -- its API
 
-    def create(self, spec: dict[str, Any]) -> Job:
+    def create(self, spec: dict[str, Any], owner: str = USER) -> Job:
         with self._lock:
             id = f"{len(self.jobs):04x}{os.urandom(10).hex()}"
             folder = self.folder / "jobs" / id
@@ -194,20 +219,26 @@ class Jobs:
                 (home / "envs").mkdir(0o700)
                 for name in real_environments():
                     (home / "envs" / name).symlink_to(self.environment)
-            job = Job(id, spec, time.time(), folder)
+            job = Job(id, spec, NOW(), folder, owner=owner)
             self.jobs.append(job)
             return job
 
     def _start(self, job: Job) -> None:
         volume: dict[str, Any] = next(iter(job.spec.get("volumes", ())), {})
-        bucket = str(self.buckets[volume["source"]]) if volume else ""
+        bucket = str(job.folder / "bucket") if volume else ""
+        self._drain(job)
         script = INSIDE.format(job.folder, bucket, volume.get("mountPath", ""))
-        words = [*CONTAINER, "sh", "-c", script, "sh", *job.spec["command"], *job.spec["arguments"]]
+        words = [*CONTAINER, "sh", "-c", script, "sh", *job.spec["command"], *job.spec.get("arguments", [])]
         local = job.folder / "local"
         (local / "bin").mkdir(parents=True)
         if job.type in GPUS:
             install(local, [GPUS[job.type]], str(local / "share" / "lab-gpus"))
-        variables = {"PATH": f"{local}/bin:{PATH}", "HOME": "/root", "JOB_ID": job.id, **job.spec["environment"]}
+        variables = {
+            "PATH": f"{local}/bin:{PATH}",
+            "HOME": "/root",
+            "JOB_ID": job.id,
+            **job.spec.get("environment", {}),
+        }
         with (job.folder / "log").open("wb") as log:
             job.process = subprocess.Popen(
                 words, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -217,13 +248,29 @@ class Jobs:
         with_pid = children.read_text().split() if children.exists() else []
         (job.folder / "inside").write_text("".join(with_pid[:1]))
         self._know(job)
-        job.began, job.stage = time.time(), "RUNNING"
+        job.began, job.stage = NOW(), "RUNNING"
 
-    def end(self, job: Job, stage: str, message: str | None = None) -> None:
+    def _drain(self, job: Job) -> None:
+        """As Hugging Face mounts a bucket: what is new in it shows late, and what a job writes is in it later than the
+        file is closed, or never, where the job ends before that."""
+        for volume in job.spec.get("volumes", ()):
+            bucket, mounted = self.buckets[volume["source"]], job.folder / "bucket"
+            mounted.mkdir(exist_ok=True)
+            for source, target, age in ((bucket, mounted, 0.0), (mounted, bucket, self.drains)):
+                for file in [each for each in source.rglob("*") if each.is_file() and each.suffix != ".tmp"]:
+                    name, changed = str(file.relative_to(source)), file.stat().st_mtime_ns
+                    is_new = name not in job.stored or (source == mounted and job.stored[name] != changed)
+                    if is_new and changed / 1e9 + age <= NOW():
+                        (target / name).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy2(file, target / f"{name}.tmp")
+                        (target / f"{name}.tmp").rename(target / name)
+                        job.stored[name] = (mounted / name).stat().st_mtime_ns
+
+    def end(self, job: Job, stage: str, message: str | None = None, reason: str = "") -> None:
         with self._lock:
             if job.ended:
                 return
-            job.ended, job.stage, job.message = time.time(), stage, message
+            job.ended, job.stage, job.message, job.reason = NOW(), stage, message, reason
             if job.process is not None:
                 if job.process.poll() is None:
                     os.killpg(job.process.pid, signal.SIGKILL)
@@ -235,26 +282,61 @@ class Jobs:
             with self._lock:
                 for job in self.alive():
                     if job.process is None:
-                        if time.time() >= job.created + self.waits:
+                        if NOW() >= job.created + self.waits:
                             self._start(job)
-                    elif job.process.poll() is not None:
+                        continue
+                    if NOW() > job.drained + 1:
+                        job.drained = NOW()
+                        self._drain(job)
+                    if job.process.poll() is not None:
                         self.end(job, "COMPLETED" if job.process.returncode == 0 else "ERROR")
-                    elif time.time() > job.began + job.spec.get("timeoutSeconds", 1800) / self.hurries:
+                    elif NOW() > job.began + job.spec.get("timeoutSeconds", 1800) / self.hurries:
                         self.end(job, "ERROR", "Job timeout")
 
     def listed(self, job: Job) -> dict[str, Any]:
-        kept = ("flavor", "labels", "command", "arguments", "environment", "dockerImage")
-        found = {name: job.spec.get(name) for name in (*kept, *(() if self.forgets else ("timeoutSeconds",)))}
+        """What its description requires, and of the rest what the service is known to answer: nothing is null there
+        but a message."""
+        kept = ("flavor", "labels", "command", "arguments", "dockerImage", "volumes")
+        found = {name: job.spec[name] for name in kept if name in job.spec}
+        found |= {} if self.forgets else {"timeout": job.spec.get("timeoutSeconds", 1800)}
         status: dict[str, Any] = {"stage": job.stage, "message": job.message}
+        status |= {"cancelReason": job.reason} if job.reason else {}
         if job.spec.get("ssh", {}).get("enabled"):
             status["sshUrl"] = f"ssh://{job.id}@127.0.0.1:{self.port}"
         moments = {"createdAt": job.created, "startedAt": job.began, "finishedAt": job.ended}
-        found |= {name: _written(moment) for name, moment in moments.items()}
-        return {"id": job.id, **found, "status": status, "owner": {"id": "1", "name": USER, "type": "user"}}
+        found |= {name: _written(moment) for name, moment in moments.items() if moment}
+        owner = {"id": "0" * 24, "name": job.owner, "type": "user", "avatarUrl": "/avatars/0.svg"}
+        found |= {"createdBy": {"id": "0" * 24, "name": job.owner}, "environment": job.spec.get("environment", {})}
+        return {"id": job.id, "type": "job", **found, "status": status, "owner": owner}
+
+    def billed(self, user: str) -> dict[str, Any]:
+        """The bill of the month."""
+        now = datetime.fromtimestamp(NOW(), UTC)
+        first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        had = [each for each in self.jobs if each.began and each.owner == user]
+        details: list[dict[str, Any]] = [
+            {
+                "jobId": each.id,
+                "hardwareFlavor": each.type,
+                "totalMinutes": -(-((each.ended or NOW()) - each.began) // UNIT),
+                "totalCostMicroUsd": round(each.bill(NOW()) * 1e6),
+                "startedAt": _written(each.began),
+                **({"completedAt": _written(each.ended)} if each.ended else {}),
+            }
+            for each in had
+        ]
+        usage = {
+            "usedMicroUsd": sum(each["totalCostMicroUsd"] for each in details),
+            "totalMinutes": sum(each["totalMinutes"] for each in details),
+            "periodStart": _written(first.timestamp()),
+            "periodEnd": _written(first.timestamp() + 31 * 86400),
+            "jobDetails": details,
+        }
+        return {"usage": usage, "hasAccess": True}
 
 
-def _written(moment: float) -> str | None:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds") if moment else None
+def _written(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def hardware() -> list[dict[str, Any]]:
@@ -265,7 +347,14 @@ def hardware() -> list[dict[str, Any]]:
             "prettyName": name,
             "cpu": "4 vCPU",
             "ram": "15 GB",
-            "accelerator": {"type": "gpu", "model": gpus[name][0], "quantity": "1", "vram": gpus[name][1]}
+            "ephemeralStorage": "50 GB",
+            "accelerator": {
+                "type": "gpu",
+                "model": gpus[name][0],
+                "quantity": "1",
+                "vram": gpus[name][1],
+                "manufacturer": "Nvidia",
+            }
             if name in gpus
             else None,
             "unitCostMicroUSD": round(price / 60 * 1e6),
@@ -284,19 +373,29 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
+    user = ""
 
     def do_GET(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, _, query = self.path.partition("?")
         asked, ours = urllib.parse.parse_qs(query), self.server.jobs
-        what = path.removeprefix("/api/").removeprefix(f"jobs/{USER}").strip("/")
+        if path == "/api/agent-harnesses":  # asked by the library, not by us
+            self.send_error(404)
+            return
+        wrong = ours.published.check_request(self.command, self.path, json.loads(sent) if sent else None)
+        self.user = USERS.get((self.headers.get("Authorization") or "").removeprefix("Bearer "), "")
+        what = path.removeprefix("/api/").removeprefix(f"jobs/{self.user or USER}").strip("/")
         call = f"{self.command} " + (re.sub(r"^[0-9a-f]{24}", "ID", what) or "jobs")
-        if ours.fails:
-            self.answer(ours.fails, {"error": "try again later"})
-        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if wrong:
+            self.answer(400, {"error": wrong})
+        elif ours.fails or ours.busy.get(call):
+            self.answer(ours.fails or ours.busy[call].pop(0), {"error": "try again later"})
+        elif not self.user:
             self.answer(401, {"error": "Invalid credentials in Authorization header"})
         elif call == "GET whoami-v2":
-            self.answer(200, {"type": "user", "name": USER})
+            self.answer(200, {"type": "user", "name": self.user})
+        elif call == "GET settings/billing/usage/jobs":
+            self.answer(200, ours.billed(self.user))
         elif call == "GET jobs/hardware":
             self.answer(200, hardware())
         elif call == "POST jobs":
@@ -311,33 +410,33 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def create(self, spec: dict[str, Any]) -> None:
-        ours, labels = self.server.jobs, spec.get("labels", {})
+        ours = self.server.jobs
         if spec["flavor"] in ours.refuses:
             self.answer(503, {"error": f"no capacity for {spec['flavor']}"})
-        elif not all(LABEL.fullmatch(text) for pair in labels.items() for text in pair):
-            self.answer(400, {"error": "labels have letters, digits, - and _"})
         elif any(volume["source"] not in ours.buckets for volume in spec.get("volumes", ())):
             self.answer(404, {"error": "no such bucket"})
         else:
-            self.answer(200, ours.listed(ours.create(spec)))
+            self.answer(200, ours.listed(ours.create(spec, self.user)))
 
     def list(self, asked: dict[str, list[str]]) -> None:
-        ours, now = self.server.jobs, time.time()
+        ours, now = self.server.jobs, NOW()
         with ours._lock:
             found = [
                 ours.listed(job)
                 for job in reversed(ours.jobs)
                 if now >= job.created + ours.hides
+                and job.owner == self.user
                 and ("stage" not in asked or job.stage in asked["stage"])
                 and all(
-                    f"{k}={job.spec['labels'].get(k)}" == it
+                    f"{k}={job.spec.get('labels', {}).get(k)}" == it
                     for it in asked.get("label", ())
                     for k in [it.split("=")[0]]
                 )
             ]
         start = int(asked.get("cursor", ["0"])[0])
         rest = {**{name: each for name, each in asked.items() if name != "cursor"}, "cursor": [str(start + PAGE)]}
-        address = f"{ours.variables['HF_ENDPOINT']}/api/jobs/{USER}?{urllib.parse.urlencode(rest, doseq=True)}"
+        address = f"{ours.variables['HF_ENDPOINT']}/api/jobs/{self.user}?{urllib.parse.urlencode(rest, doseq=True)}"
+        address = ours.next_page or address
         more = {"Link": f'<{address}>; rel="next"'} if len(found) > start + PAGE else {}
         self.answer(200, found[start : start + PAGE], more)
 
@@ -356,7 +455,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, ours.listed(job))
 
     def answer(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(said).encode()
+        if wrong := self.server.jobs.published.check_answer(self.command, self.path, status, said):
+            status, said = 500, {"error": wrong}
+        odd = self.server.jobs.odd.get(self.path.partition("?")[0])
+        odd = odd + said if isinstance(odd, list) and isinstance(said, list) else odd
+        data = json.dumps(odd if odd is not None else said).encode()
         self.send_response(status)
         for name, value in {
             "Content-Type": "application/json",
@@ -366,6 +469,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(NOW() if timestamp is None else timestamp)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -383,11 +489,12 @@ def find_jobs(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
 def main() -> None:
     """To try it by hand: a shell whose `remoterun` rents here."""
     with tempfile.TemporaryDirectory() as folder, Jobs(Path(folder)) as jobs:
+        jobs.trust(Path(folder, "home"))
         subprocess.run(
             [os.environ.get("SHELL", "sh")], env={**os.environ, **jobs.variables, "REMOTERUN_HOME": f"{folder}/home"}
         )
         for job in jobs.jobs:
-            print(f"{job.id} {job.type} {job.stage} ${job.bill(time.time()):.4f}", file=sys.stderr)
+            print(f"{job.id} {job.type} {job.stage} ${job.bill(NOW()):.4f}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 
 It is started for each question, reads one JSON object from stdin and prints one to stdout; what goes
 to stderr is shown where something fails. `do` says what is asked; an answer with `error` is a refusal, and its `kind`
-may be "capacity" (another type is tried) or "unreachable" (nobody knows whether it was done).
+may be "capacity" (another type is tried), "busy" (nothing was done, and it is asked again) or "unreachable" (nobody
+knows whether it was done). Each answer may have `now`, the provider's clock in seconds since 1970: all times are by it.
 
 hello     -> version 1; ends: "server" (the provider itself ends a host after `seconds`, and each host says when, in
              `ends`), "host" (the first process of the host, which is `start`, ends it: by its own end, or by `end`, a
@@ -22,7 +23,7 @@ create    name, offer {type, region}, seconds, deadline, key (our public key), s
 hosts     -> hosts: id, name (as it was given), state ("pending", "running", "stopped", "ending", "gone"), type, region,
              price, began (seconds since 1970), address, port, user; proxy: a ProxyCommand of ssh; host_key
 delete    id -> {}; a host that is gone is fine
-identity  -> name, account
+identity  -> name, account (who pays: hosts that were asked for with another one are not listed, and not gone)
 """
 
 import json
@@ -53,9 +54,14 @@ def create(asked):
     return {}
 
 
-def hosts(asked):
+def hosts(asked, tries=3):
     ids = docker("ps", "-aq", "--filter", f"label={LABEL}").split()
-    return {"hosts": [listed(each) for each in json.loads(docker("inspect", *ids))] if ids else []}
+    try:
+        return {"hosts": [listed(each) for each in json.loads(docker("inspect", *ids))] if ids else []}
+    except subprocess.CalledProcessError:  # one of them has ended meanwhile
+        if tries == 1:
+            raise
+        return hosts(asked, tries - 1)
 
 
 def listed(container):

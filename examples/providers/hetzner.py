@@ -5,7 +5,8 @@
     remoterun machines add vm --command cx33,cpx32 --program ./hetzner.py --max-cost 2 --it-may-run-on
     remoterun run -t vm "python prepare.py"
 
-It was written by Hetzner's documentation and tried on a stand-in: nobody has run it on the real service yet.
+It was written by Hetzner's own description of its API, and tried on a stand-in that answers by it: nobody has run it on
+the real service yet.
 
 What it can't promise: Hetzner ends no server at a time that one sets, and one that is switched off goes on to cost: it
 has to be deleted, for which one needs a token, and a token may delete all that is in its project. So by itself a server
@@ -34,8 +35,8 @@ STATES = {"initializing": "pending", "starting": "pending", "off": "stopped", "d
 
 
 def call(method, path, body=None):
-    capacity, gone = ("resource_unavailable", "placement_error"), ("not_found",)
-    return rest(method, API + path, os.environ.get("HETZNER_TOKEN"), body, capacity, gone if method == "DELETE" else ())
+    capacity = ("resource_unavailable", "placement_error")
+    return rest(method, API + path, os.environ.get("HETZNER_TOKEN"), body, capacity)
 
 
 def pages(kind):

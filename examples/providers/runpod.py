@@ -5,12 +5,15 @@
     remoterun machines add pod --command "NVIDIA GeForce RTX 4090" --program ./runpod.py --disk 40 --max-cost 5
     remoterun run -t pod "python train.py"
 
-It was written by RunPod's documentation and tried on a stand-in: nobody has run it on the real service yet.
+It was written by RunPod's own description of its API v2, and tried on a stand-in that answers by it: nobody has run it
+on the real service yet.
 
-What it can't promise: RunPod itself ends no pod at a time that one sets. The first process of the pod has it removed,
+What it can't promise: RunPod itself ends no pod at a time that one sets. The first process of the pod has it deleted,
 by the key that RunPod gives each pod; where that process never comes up, the pod goes on to cost. Its host key is ours,
-but it goes to the pod through RunPod. Pods are on demand, never spot, and have one GPU each. That "no instances" stands
-in a refusal for want of capacity, and "not found" in one of a pod that is gone, isn't documented.
+but it goes to the pod through RunPod. Pods are on demand, never spot, and have one GPU each. A refusal with 400 stands
+for want of capacity and for a wrong request alike, by that description: each makes the next type be tried. That `args`
+are split into words by the quotes of a shell isn't documented; an image with an entrypoint has to start what they say.
+`runpodctl pod delete` of July 2026 asks API v1, which is switched off; where it fails, `runpodctl remove pod` is tried.
 """
 
 import os
@@ -18,62 +21,58 @@ from datetime import datetime
 
 from rest import answer, rest
 
-API = os.environ.get("RUNPOD_API", "https://rest.runpod.io/v1")
-PRICES = os.environ.get("RUNPOD_PRICES", "https://api.runpod.io/graphql")
+API = os.environ.get("RUNPOD_API", "https://api.runpod.io/v2")
 IMAGE = "pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime"
-LOWEST = "lowestPrice(input: {gpuCount: 1, secureCloud: true}) { uninterruptablePrice }"
-QUERY = "{ gpuTypes { id displayName memoryInGb " + LOWEST + " } }"
-STATES = {"RUNNING": "running", "EXITED": "stopped", "TERMINATED": "gone"}
-CAPACITY, GONE = ("no instances", "No instances"), ("not found", "Not Found")
+STATES = {"RUNNING": "running", "EXITED": "stopped", "ERROR": "stopped", "TERMINATED": "gone"}
+END = 'runpodctl pod delete "$RUNPOD_POD_ID" || runpodctl remove pod "$RUNPOD_POD_ID"'
+ARGS = """sh -c 'start="$REMOTERUN_START"; unset REMOTERUN_START; eval "$start"'"""
 
 
-def call(method, address, body=None, gone=()):
-    return rest(method, address, os.environ.get("RUNPOD_API_KEY"), body, CAPACITY, gone)
+def call(method, path, body=None, capacity=()):
+    return rest(method, API + path, os.environ.get("RUNPOD_API_KEY"), body, capacity)
 
 
 def hello(asked):
-    return {"version": 1, "ends": "host", "end": 'runpodctl remove pod "$RUNPOD_POD_ID"'}
+    return {"version": 1, "ends": "host", "end": END}
 
 
 def offers(asked):
-    known = {each["id"]: each for each in call("POST", PRICES, {"query": QUERY})["data"]["gpuTypes"]}
-    found = [known[each] for each in asked["types"] if each in known]
-    return {"offers": [offer(each) for each in found if each["lowestPrice"]["uninterruptablePrice"]]}
+    gpus = call("GET", "/catalog/gpus?include=AVAILABILITY&product=POD&cloud=SECURE")["gpus"]
+    known = {each["id"]: each for each in gpus if each["secure"] and each.get("availability") != "NONE"}
+    return {"offers": [offer(known[each]) for each in asked["types"] if each in known]}
 
 
 def offer(gpu):
-    about = {"type": gpu["id"], "region": "any", "gpus": 1, "gpu": gpu["displayName"], "gpu_memory": gpu["memoryInGb"]}
-    return {**about, "price": gpu["lowestPrice"]["uninterruptablePrice"], "priced": "now"}
+    about = {"type": gpu["id"], "region": "any", "gpus": 1, "gpu": gpu["name"], "gpu_memory": gpu["memory"]}
+    return {**about, "price": gpu["price"]["secure"], "priced": "now"}
 
 
 def create(asked):
-    pod = {"name": asked["name"], "imageName": asked["image"] or IMAGE, "gpuTypeIds": [asked["offer"]["type"]]}
-    pod |= {"gpuCount": 1, "cloudType": "SECURE", "interruptible": False, "supportPublicIp": True}
-    pod |= {"ports": ["22/tcp"], "containerDiskInGb": asked["disk"] or 40, "volumeInGb": 0}
-    call("POST", f"{API}/pods", {**pod, "dockerEntrypoint": [], "dockerStartCmd": ["sh", "-c", asked["start"]]})
+    pod = {"name": asked["name"], "image": asked["image"] or IMAGE, "disk": asked["disk"] or 40, "cloud": "SECURE"}
+    pod |= {"gpu": {"id": asked["offer"]["type"], "count": 1}, "ports": ["22/tcp"]}
+    call("POST", "/pods", {**pod, "args": ARGS, "env": {"REMOTERUN_START": asked["start"]}}, capacity=("400: ",))
     return {}
 
 
 def hosts(asked):
-    return {"hosts": [listed(each) for each in call("GET", f"{API}/pods?includeMachine=true")]}
+    return {"hosts": [listed(each) for each in call("GET", "/pods")["pods"]]}
 
 
 def listed(pod):
-    began = (pod.get("lastStartedAt") or pod.get("createdAt") or "")[:19]
-    port = (pod.get("portMappings") or {}).get("22")
-    found = {"id": pod["id"], "name": pod["name"], "state": STATES.get(pod["desiredStatus"], "pending")}
-    found |= {"type": (pod.get("machine") or {}).get("gpuTypeId") or "", "price": float(pod["costPerHr"])}
-    found |= {"began": datetime.fromisoformat(began + "+00:00").timestamp() if began else 0.0}
-    return {**found, "region": "any", "address": (port and pod.get("publicIp")) or "", "port": port or 22}
+    began, ssh = (pod["startedAt"] or pod["createdAt"])[:19], pod["ssh"]["direct"] or {"host": "", "port": 22}
+    found = {"id": pod["id"], "name": pod["name"], "state": STATES.get(pod["status"], "pending"), "region": "any"}
+    found |= {"type": pod["gpu"]["id"] if "gpu" in pod else "", "price": pod["cost"]}
+    found |= {"began": datetime.fromisoformat(began + "+00:00").timestamp()}
+    return {**found, "address": ssh["host"], "port": ssh["port"]}
 
 
 def delete(asked):
-    call("DELETE", f"{API}/pods/{asked['id']}", gone=GONE)
+    call("DELETE", f"/pods/{asked['id']}")
     return {}
 
 
 def identity(asked):
-    call("GET", f"{API}/pods")
+    call("GET", "/pods")
     return {"name": "the account of RUNPOD_API_KEY", "account": "RunPod"}
 
 

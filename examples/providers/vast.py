@@ -5,12 +5,12 @@
     remoterun machines add pod --command "RTX 4090" --program ./vast.py --disk 40 --max-cost 5
     remoterun run -t pod "python train.py"
 
-It was written by Vast's documentation and tried on a stand-in: nobody has run it on the real service yet.
+It was written by Vast's own description of its API, and tried on a stand-in that answers by it: nobody has run it on
+the real service yet.
 
 What it can't promise: Vast itself ends no container at a time that one sets; the end of its contract stops it only, and
 its disk goes on to cost. The first process of the container has it destroyed, by the key that Vast gives each container
-(CONTAINER_API_KEY, CONTAINER_ID); that this key may do so is known from programs of others, not from documentation, as
-are "no_such_ask" and "no_such_instance" in refusals. Where that process never comes up, the container goes on to cost.
+for that (CONTAINER_API_KEY). Where that process never comes up, the container goes on to cost.
 The owner of the machine can read all that is on it. Traffic is billed apart, and isn't in the price. An offer is one
 machine, and its number stands as the region: three are named of each type, the cheapest first. Never spot; one GPU.
 """
@@ -22,13 +22,13 @@ from rest import answer, rest
 API = os.environ.get("VAST_API", "https://console.vast.ai")
 IMAGE = "pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime"  # one with an entrypoint has to start what it is given
 END = f"""python3 -c 'import os, urllib.request as u
-u.urlopen(u.Request("{API}/api/v0/instances/" + os.environ["CONTAINER_ID"] + "/", b"{{}}", method="DELETE", headers={{
-"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["CONTAINER_API_KEY"]}}))'"""
+u.urlopen(u.Request("{API}/api/v0/instances/" + os.environ["CONTAINER_ID"] + "/", method="DELETE", headers={{
+"Authorization": "Bearer " + os.environ["CONTAINER_API_KEY"]}}))'"""
 STATES = {"running": "running", "stopped": "stopped", "exited": "stopped", "frozen": "stopped"}
 
 
 def call(method, path, body=None):
-    return rest(method, API + path, os.environ.get("VAST_API_KEY"), body, ("no_such_ask",), ("no_such_instance",))
+    return rest(method, API + path, os.environ.get("VAST_API_KEY"), body, capacity=("no_such_ask",))
 
 
 def hello(asked):
@@ -38,9 +38,14 @@ def hello(asked):
 def offers(asked):
     found = []
     for name in asked["types"]:
-        query = {"gpu_name": {"eq": name}, "num_gpus": {"eq": 1}, "direct_port_count": {"gte": 1}, "type": "on-demand"}
+        query = {
+            "gpu_name": {"in": [name]},
+            "num_gpus": {"in": [1]},
+            "direct_port_count": {"gte": 1},
+            "type": "ondemand",
+        }
         query |= {"rentable": {"eq": True}, "verified": {"eq": True}, "allocated_storage": asked["disk"] or 40}
-        query |= {"order": [["dph_total", "asc"]], "limit": 3}
+        query |= {"order": [["dph_total", "asc"], ["dlperf", "desc"]], "limit": 3}
         found += [offer(name, each) for each in call("POST", "/api/v0/bundles/", query)["offers"]]
     return {"offers": found}
 
@@ -52,7 +57,7 @@ def offer(name, ask):
 
 def create(asked):
     order = {"label": asked["name"], "image": asked["image"] or IMAGE, "disk": asked["disk"] or 40}
-    order |= {"runtype": "args", "args": ["sh", "-c", asked["start"]], "env": {"-p 22:22": "1"}, "cancel_unavail": True}
+    order |= {"runtype": "args", "args": ["sh", "-c", asked["start"]], "env": "-p 22:22", "cancel_unavail": True}
     call("PUT", f"/api/v0/asks/{asked['offer']['region']}/", order)
     return {}
 
@@ -74,7 +79,7 @@ def listed(box):
 
 
 def delete(asked):
-    call("DELETE", f"/api/v0/instances/{asked['id']}/", {})
+    call("DELETE", f"/api/v0/instances/{asked['id']}/")
     return {}
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from urllib.parse import quote
 
 from remoterun.agent.shared.archive import (
     IMAGE_PART,
     MOST_OBJECT,
+    MOUNTED,
     PACK,
     ArchivedTree,
     Grant,
@@ -45,11 +47,13 @@ def expires(archive: Archive, seconds: float) -> float:
 
 
 def downloads(
-    archive: Archive, prefix: str, tree: ArchivedTree, digests: Iterable[str], seconds: float
+    archive: Archive, prefix: str, tree: ArchivedTree, digests: Iterable[str], seconds: float, folder: str = ""
 ) -> Iterator[SignedObject]:
     """The lines by which a host downloads contents of a tree whose packs lie below `prefix`, for so many seconds. No
-    address gives anything but these contents: a pack may hold others, which that host has no business with."""
-    archive.objects.find_region()
+    address gives anything but these contents: a pack may hold others, which that host has no business with. Where the
+    host has the bucket as a `folder`, it reads the packs there."""
+    if not folder:
+        archive.objects.find_region()
     found = []
     for digest in dict.fromkeys(digests):
         extents = tree.places.get(digest, ())
@@ -62,7 +66,10 @@ def downloads(
         for span in spans([take for _, take in together], 0):
             start, end = span[0].offset, span[-1].offset + span[-1].length
             # A whole pack has nothing else, and after a cut its rest may be asked for.
-            only = (start, end - start) if end - start < PACK else None
+            only = (start, end - start) if end - start < PACK and not folder else None
+            if folder:
+                yield SignedObject(MOUNTED + quote(f"{folder}/{prefix}{pack_key(pack)}"), span)
+                continue
             url = archive.objects.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), only)
             yield SignedObject(url, span, exact=only is not None)
 

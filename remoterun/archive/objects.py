@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Protocol
 
+from remoterun.agent.shared.archive import IDENTITY
 from remoterun.agent.shared.frames import Bytes
-from remoterun.agent.shared.tree import show
+from remoterun.agent.shared.tree import LARGEST, show
 from remoterun.clouds import ARCHIVE
 from remoterun.config import ArchivePlace
-from remoterun.errors import AuthenticationError, ConfigError, HostError
+from remoterun.errors import AuthenticationError, ConfigError, HostError, HostUnreachable
 
 SCHEME = "s3://"
 """How the address of a bucket begins where the configuration has a name alone."""
@@ -27,6 +28,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 OWNED = re.compile(r"remoterun-([0-9]{12})(?:-|\Z)")
 """The name of a bucket that `creation` made, with its account. Every request names that, so that the bucket of somebody
 else, who took the name since ours was deleted, gives and takes nothing."""
+UNFINISHED = ".new/"
+"""How the keys begin of what is being written, or was when its client was killed, where the store shows that."""
 PATIENCE = 30.0
 """Seconds for which a request is repeated that may do better later."""
 
@@ -133,6 +136,10 @@ class Objects(Protocol):
         """The region where the bucket is, which is asked for once, before anything is signed; "" where it has none."""
         return ""
 
+    def free(self) -> int:
+        """Bytes for which there is room. Raises `HostUnreachable` for a folder that is not an archive any more."""
+        return LARGEST
+
     def monthly(self, size: int) -> float | None:
         """US dollars a month for so many bytes; None where nobody knows."""
 
@@ -170,6 +177,12 @@ class Objects(Protocol):
     def remove(self) -> None:
         """Delete the bucket, with every version of every object. Raises `NoBucket`."""
         raise HostError(f"{self.place.address} is of a kind that is not made from here")
+
+
+def missing(place: BucketPlace) -> HostUnreachable:
+    """For a folder that was an archive, and has no mark."""
+    why = f"the archive in {place.name} is not there: `{IDENTITY}` is missing"
+    return HostUnreachable(why, hint="is its disk not mounted? another folder is named under [archive] in config.toml")
 
 
 def opened(place: BucketPlace, patience: float = PATIENCE) -> Objects:

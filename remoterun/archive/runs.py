@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, run_prefix
+from remoterun.agent.shared.archive import MOST_RECORD, MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, run_prefix
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.measured import MOST_POINTS, MOST_USAGE, POINT
 from remoterun.agent.shared.points import MOST_NAMES
@@ -21,6 +21,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.objects import Absent, Damaged, StoredObject
 from remoterun.errors import NotFound, UsageError
+from remoterun.model import by_our_clock, check_time
 from remoterun.sizes import clock
 from remoterun.threads import each
 
@@ -32,8 +33,8 @@ T = TypeVar("T")
 
 LIVES = 86400.0
 """Seconds after its last report for which a run that has not ended may still go on."""
-MOST_RECORD, MOST_VALUES = 1 << 20, 1 << 16
-"""Bytes of a run's status, and its values, as `parse` counts them: `ps` reads those of many runs."""
+MOST_VALUES = 1 << 16
+"""Of a run's status, as `parse` counts them."""
 MOST_PIECES = 1 << 18
 """Pieces of a log: one each half minute, for three months."""
 MOST_LOG = 1 << 60
@@ -119,7 +120,8 @@ def read_record(archive: Archive, place: RunPlace) -> RunRecord:
         record = from_json(RunRecord, parse(data, MOST_VALUES))
         if record.status.key != place.key:
             raise ValueError("it is of another run")
-        return record
+        check_time(record.time)
+        return record._replace(status=by_our_clock(record.status), events=[by_our_clock(it) for it in record.events])
 
     return _newest(archive, place.folders, "status.json", MOST_RECORD, decoded, f"run {place.key} is")[1]
 

@@ -28,15 +28,16 @@ from remoterun.agent.shared.spec import KEY, UPLOAD_NAME
 from remoterun.agent.shared.states import FINAL
 from remoterun.archive import Archive
 from remoterun.archive.grants import read_image
-from remoterun.archive.objects import Absent, Damaged, StoredObject
+from remoterun.archive.objects import UNFINISHED, Absent, Damaged, StoredObject
 from remoterun.archive.runs import RunPlace, read_record, read_spec, recorded_place
 from remoterun.archive.uploads import mark_damaged, names, read_tree, versions
 from remoterun.errors import NotFound
 from remoterun.threads import each
 
-LEAST = 2 * 86400.0
+DAY = 86400.0
+LEAST = 2 * DAY
 """Seconds for which everything stays that nothing names: an upload that goes on may be about to."""
-UNUSED = 30 * 86400.0
+UNUSED = 30 * DAY
 """Seconds without a use after which an image is deleted."""
 _TREE = re.compile(
     r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/[0-9a-f]{64})\Z|hosts/[^/]+/[^/]+/outputs\Z"
@@ -119,6 +120,7 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Deleted]:
     collection.delete((one for one in of_hosts if _host_folder(one.key) not in named), collection.blobs)
     for prefix in ("doctor/", "damaged/"):
         collection.delete(archive.objects.list(prefix), collection.blobs)
+    collection.delete(archive.objects.list(UNFINISHED), collection.blobs, DAY)
     parts = [collection.versions, collection.blobs, collection.images, collection.young]
     return [part for part in parts if part.count]
 
@@ -126,9 +128,8 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Deleted]:
 class _Collection:
     def __init__(self, archive: Archive, dry_run: bool) -> None:
         self._archive, self._objects, self._dry_run = archive, archive.objects, dry_run
-        self._before = archive.clock() - LEAST
         self.versions, self.blobs, self.images = Deleted("versions"), Deleted("blobs"), Deleted("images")
-        why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
+        why = f"it was written less than {LEAST / DAY:.0f} days ago, and an upload may be about to need it"
         self.young = Deleted("blobs", why)
 
     def remove_versions(self, keep: int) -> None:
@@ -168,11 +169,11 @@ class _Collection:
         for listed in (records, self._objects.list("envs/")):
             self.delete((stored for stored in listed if stored.key not in needed), self.images)
 
-    def delete(self, unneeded: Iterable[StoredObject], freed: Deleted) -> None:
-        """Delete those of them that are old."""
-        old = []
+    def delete(self, unneeded: Iterable[StoredObject], freed: Deleted, least: float = LEAST) -> None:
+        """Delete those of them that are `least` seconds old."""
+        old, before = [], self._archive.clock() - least
         for stored in unneeded:
-            if stored.modified < self._before:
+            if stored.modified < before:
                 old.append(stored.key)
                 freed.add(stored.size)
             elif freed is self.blobs:

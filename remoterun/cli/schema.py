@@ -152,7 +152,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         by={"enum": ["day", "run", "machine"]},
         rows=_list(BILLED),
         total=BILLED,
-        **{ARCHIVE: _maybe(_list(_object(day=TEXT, dollars=NUMBER, token=TEXT)))},
+        billed={"type": "object", "additionalProperties": _list(_object(day=TEXT, dollars=NUMBER, token=TEXT))},
         bucket=_object(bytes=_maybe(COUNT), monthly=_maybe(NUMBER)),
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),

@@ -16,6 +16,9 @@ from remoterun.model import MachineType, Run
 from remoterun.session import Session
 from remoterun.stores import Answer, Store
 
+AGAIN = 3.0
+"""Seconds after which is tried again what went wrong."""
+
 
 def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
     """A run, and where it is read: its host, or the archive if that is gone.
@@ -60,14 +63,21 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
 
 @contextlib.contextmanager
 def carrying(connections: Connections, run: Run, session: Session) -> Iterator[None]:
-    """Carry what a run leaves, meanwhile, where its host can't reach the archive."""
-    over = threading.Event()
+    """Carry what a run leaves, meanwhile, where its host can't reach the archive. What prevents that is said, once, and
+    tried again."""
+    over = connections.event()
     if run.renting is not None and run.renting.carried and not run.final:
-        from remoterun.clouds.ledger.carrying import carry
+        from remoterun.clouds.ledger.carrying import carry, why_not
 
         def work() -> None:
-            with contextlib.suppress(RemoterunError):  # the conversation is begun again, and this with it
-                carry(connections, run, session, over.is_set, patient=True)
+            while session.alive and not over.is_set():
+                why = why_not(connections, run)  # also where another process carries
+                if why and why not in connections.warned_of:
+                    connections.warned_of.add(why)
+                    connections.warn(f"run {run.number} goes on, but {why}")
+                with contextlib.suppress(RemoterunError):
+                    carry(connections, run, session, over.is_set, patient=True)
+                over.wait(AGAIN)
 
         threading.Thread(target=work, daemon=True).start()
     try:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.tree import Manifest
-from remoterun.clouds import ARCHIVE
 from remoterun.model import MachineType, Run
 from remoterun.sizes import iso
 
@@ -143,7 +142,7 @@ def bill(found: Bill, by: str) -> dict[str, Any]:
         "by": by,
         "rows": [row.__dict__ for row in found.rows(by)],
         "total": found.total.__dict__,
-        ARCHIVE: None if found.spent is None else [each.__dict__ for each in found.spent],
+        "billed": {name: [each.__dict__ for each in spent] for name, spent in found.spent.items()},
         "bucket": {"bytes": found.stored, "monthly": found.monthly},
     }
 

@@ -36,6 +36,14 @@ class ProviderUnreachable(HostUnreachable):
     """The provider does not answer, or can't now. Says nothing about its hosts; may be tried again."""
 
 
+class Busy(ProviderUnreachable):
+    """The provider refuses for the moment: what was asked for was not done."""
+
+
+class NotListedYet(ProviderUnreachable):
+    """A host was asked for so short a time ago that its provider may not list it yet."""
+
+
 class HostNeverCame(HostError):
     """A host was given and did not become usable in time. It was released."""
 
@@ -191,6 +199,8 @@ class Leftover:
     bytes: int = 0
     """Of what is counted in them."""
     host: RentedHost | None = None
+    at: str = ""
+    """The provider that has it; of a host, its id says that."""
 
 
 NOT_MADE = "not made yet"
@@ -325,6 +335,15 @@ class Mounts(Protocol):
 
 
 @runtime_checkable
+class HasProxy(Protocol):
+    """A provider with an SSH server of its own, through which its hosts are reached."""
+
+    def unknown_proxy(self, machine: MachineType) -> MachineType | None:
+        """That server, as a machine, as long as its host key is not known here."""
+        ...
+
+
+@runtime_checkable
 class Bills(Protocol):
     """A provider that can be asked for its own bill."""
 
@@ -333,9 +352,14 @@ class Bills(Protocol):
         is written by now. Raises `ProviderError` where the account does not let us ask."""
         ...
 
+
+@runtime_checkable
+class HasBudgets(Protocol):
+    """A provider that warns of what a month costs."""
+
     def budget(self, dollars: float, email: str) -> tuple[str, str, str]:
         """How the provider is made to warn of what a month costs: (what it does, the command for a shell, what else is
-        to be typed), in its words. Raises as `spent`."""
+        to be typed), in its words. Raises as `Bills.spent`."""
         ...
 
 

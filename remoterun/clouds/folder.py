@@ -21,32 +21,60 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.files import locked, remove_tree, unless_held, write_whole
+from remoterun.agent.shared.files import locked, remove_tree, text_of, unless_held, write_whole
 from remoterun.agent.shared.records import encode, from_json
 from remoterun.clouds.base import Intent, ProviderError, RentedHost
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental
 
 HOSTS = "hosts"
+ADDRESS, USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_%-]*"), re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+KEY = re.compile(r"(ssh-|ecdsa-)[a-z0-9@.-]+ [A-Za-z0-9+/=]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""What would end a line of ssh's files, and begin one of the provider's own: that can run commands here."""
 MACHINE_ID = Path("/etc/machine-id")
 
 
 @dataclass(frozen=True)
 class SharedProxy:
     """An SSH server through which a provider lets its account in to all hosts: by keys that the account names, so those
-    of the user, and with one host key for ever, which is the one of the first contact."""
+    of the user, and with one host key for ever, about which a person is asked before anything is rented."""
 
     name: str
+    address: str
     config: Path
     """The user's configuration of ssh, which holds there, too."""
     hint: str
     """How it comes to know the user's keys."""
+
+    def login(self, home: Path) -> dict[str, str]:
+        """The options of ssh's configuration for it."""
+        return {
+            "HostKeyAlias": self.name,
+            "UserKnownHostsFile": _quoted(home / HOSTS / f"{self.name}.known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+        }
+
+    def unknown(self, home: Path) -> MachineType | None:
+        """The server itself, which lets nobody in so; None once its host key is known."""
+        known = text_of(str(home / HOSTS / f"{self.name}.known_hosts"))
+        if re.search(rf"^\S+ {KEY.pattern}$", known, re.MULTILINE):
+            return None
+        address, _, port = self.address.partition(":")
+        options = {"HostName": address, "Port": port or "22", "User": "nobody", **self.login(home)}
+        options["StrictHostKeyChecking"] = "ask"
+        file, lines = home / HOSTS / f"{self.name}.ssh_config", (f"  {name} {it}\n" for name, it in options.items())
+        file.parent.mkdir(0o700, parents=True, exist_ok=True)
+        write_whole(str(file), f"Host {self.name}\n{''.join(lines)}".encode(), 0o600)
+        return MachineType(self.name, host=self.name, ssh_config=str(file))
 
 
 LOCK_SECONDS = 900.0
@@ -116,9 +144,14 @@ class HostFolder:
     ) -> MachineType:
         """How the host is reached, at an address that may have changed, as a user with our key, through a
         `ProxyCommand` where there is one; or by a `shared` proxy. Its host key is that of the first contact, unless
-        another is known."""
+        another is known. Raises `ProviderError` for what can't be an address, or a user: all of it is a cloud's word.
+        """
+        is_way = ADDRESS.fullmatch(address) and USER.fullmatch(user) and 0 < port < 65536
+        if not is_way or CONTROL.search(proxy or ""):
+            what = f"{user!r} at {address!r}, port {port}" + (f", by {proxy!r}" if proxy else "")
+            raise ProviderError(f"the way to the host {self.token} can't be one: {what}"[:500])
         options = {"HostName": address, "User": user, **({} if port == 22 and shared is None else {"Port": str(port)})}
-        options |= self._own_login() if shared is None else self._login_of(shared)
+        options |= self._own_login() if shared is None else shared.login(self.home)
         if proxy is not None:
             options["ProxyCommand"] = proxy
         text = f"Host {self.token}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
@@ -142,14 +175,6 @@ class HostFolder:
             "StrictHostKeyChecking": "yes",
         }
 
-    def _login_of(self, shared: SharedProxy) -> dict[str, str]:
-        return {
-            "HostKeyAlias": shared.name,
-            "UserKnownHostsFile": _quoted(self.home / HOSTS / f"{shared.name}.known_hosts"),
-            "GlobalKnownHostsFile": "/dev/null",
-            "StrictHostKeyChecking": "accept-new",
-        }
-
     def rented(self) -> RentedHost | None:
         """The host as it was when it was ready to use; None where that is not known."""
         record = self.read("rented.json")
@@ -164,7 +189,9 @@ class HostFolder:
         (self.path / "rented.json").unlink(missing_ok=True)
 
     def know(self, key: str) -> None:
-        """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""
+        """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one. Raises `ProviderError`."""
+        if not KEY.fullmatch(key):
+            raise ProviderError(f"the host key of the host {self.token} can't be one: {key!r}"[:500])
         self.write("known_hosts", f"{self.token.lower()} {key}\n")
 
     @contextlib.contextmanager

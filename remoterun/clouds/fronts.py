@@ -39,7 +39,9 @@ class Front:
     lacks: Collection[str] = ()
     """Settings of machine types that it can't keep."""
     bill = ""
-    """What a question about its own bill costs, if it has one."""
+    """What a question about its own bill costs; "": it is asked whenever that may say more than we know."""
+    unit = 0.0
+    """Seconds that are billed as one, where that is more than a second."""
     how_to_set_up = ""
     """A line for who has not used it yet."""
     how_to_log_in = ""

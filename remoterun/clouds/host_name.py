@@ -9,7 +9,7 @@ from pathlib import Path
 from remoterun.clouds.base import Intent
 from remoterun.clouds.folder import home_mark
 
-FORM = re.compile(r"(rr-([0-9a-z]{8,32})-([0-9]{1,4}))-([0-9]{1,9})-([0-9a-z]{1,8})-([0-9a-z]{1,6})-([0-9a-f]{8})")
+FORM = re.compile(r"(rr-([0-9a-z]{8,32})-([0-9]{1,4}))-([0-9]{1,9})-([0-9a-z]{1,7})-([0-9a-z]{1,6})-([0-9a-f]{8})")
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -46,7 +46,7 @@ def short_mark(home: Path) -> str:
 
 
 def _base36(value: float) -> str:
-    number, text = int(value), ""
+    number, text = max(int(value), 0), ""
     while number:
         number, digit = divmod(number, 36)
         text = DIGITS[digit] + text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.clouds.base import Identity, Offer
+from remoterun.clouds.base import Identity, Offer, ProviderUnreachable
 from remoterun.clouds.folder import SharedProxy
 from remoterun.errors import RemoterunError
 from remoterun.model import Rental
@@ -15,6 +16,13 @@ from remoterun.model import Rental
 SERVER, HOST, CLIENT = "server", "host", "client"
 """Who ends a host while no client is there: its provider, at a limit that is set as it is made; a program on the host,
 which asks the provider for that; nobody."""
+
+AGREE, CLOCK, WRONG = 5.0, 60.0, 86400.0
+"""Seconds by which clocks differ that agree; by which they may without a word; and by which one can't be relied on."""
+MOST_PRICE = 10_000.0
+"""US dollars an hour: more can't be a price."""
+SET_CLOCK = "sudo timedatectl set-ntp true"
+"""The command that sets this machine's clock."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class Vendor(Protocol):
     """How the ids of its hosts begin: KEY/ID."""
     unit: float
     """Seconds that are billed as one."""
+    settle: float
+    """Seconds after which a bucket that its hosts have as a folder surely has what was written there."""
+    skew: float
+    """Seconds that its clock was ahead of ours at its last answer, as `skew_of`. All of its times are by its clock."""
 
     @property
     def proxy(self) -> SharedProxy | None:
@@ -102,6 +114,23 @@ class Vendor(Protocol):
     def identity(self) -> Identity: ...
 
 
+def skew_of(key: str, now: Any) -> float:
+    """Seconds that the clock of a vendor is ahead of ours which says that it is `now`; 0 where they agree, as far as an
+    answer of whole seconds can tell. Raises `ProviderUnreachable` for what is no time of today: nothing
+    that it says of times can be relied on."""
+    ours = time.time()
+    if isinstance(now, bool) or not isinstance(now, (int, float)) or not ours - WRONG < now < ours + WRONG:
+        what = f"the clock of `{key}` says {now!r:.40}, which differs by more than a day from that of this machine"
+        raise ProviderUnreachable(what, hint=f"{SET_CLOCK}   sets this machine's")
+    skew = now - ours
+    return skew if abs(skew) > AGREE else 0.0
+
+
+def clock_words(vendor: Vendor) -> str:
+    minutes, way = abs(vendor.skew) / 60, "slow" if vendor.skew > 0 else "fast"
+    return f"this machine's clock is {minutes:.0f} minutes {way}, by `{vendor.key}`"
+
+
 def by_whom(ends: str) -> str:
     return {
         SERVER: "its provider ends it, by a limit that is set as it is made",
@@ -125,4 +154,6 @@ def checks_of(vendor: Vendor) -> list[MachineCheck]:
             fix = error.hint or "mend the program"
             found.append(MachineCheck(f"{vendor.key}: {name}", False, error.message, fix))
             break
+    if abs(vendor.skew) > CLOCK:
+        found.append(MachineCheck(f"{vendor.key}: clock", False, clock_words(vendor), SET_CLOCK))
     return found

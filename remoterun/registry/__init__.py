@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from remoterun.agent.shared.facts import RunStatus
+from remoterun.agent.shared.identity import Machine, started
 from remoterun.agent.shared.records import Record, encode, from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState
 from remoterun.errors import NotFound
@@ -29,7 +30,7 @@ STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
 _SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
 """With `Run.attempt`: the run has no newer host than the one that is spoken of."""
 GIVEN_UP = 0
-"""In place of the pid of the client that was to hand a run over."""
+"""In place of the client that was to hand a run over."""
 
 
 class Registry:
@@ -60,7 +61,7 @@ class Registry:
         """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
         facts = {"machine": machine, "command": command, "description": description, "labels": tuple(labels), "of": of}
         facts["params"] = dict(params)
-        row = {"key": key, "state": RunState.REQUESTED.value, "created": created, "client_pid": os.getpid()}
+        row = {"key": key, "state": RunState.REQUESTED.value, "created": created, "client_pid": _this_process()}
         row |= {"again": again, **_row_of(facts)}
         marks = ",".join("?" * len(row))  # one statement: nobody reads, or is left with, a run without its machine
         made = self._db.change(f"INSERT INTO runs ({', '.join(row)}) VALUES ({marks})", row.values())
@@ -124,6 +125,15 @@ class Registry:
         rows = self._db.rows("SELECT DISTINCT placed FROM runs WHERE placed IS NOT NULL")
         return list(dict.fromkeys(_parsed("placed", row["placed"]) for row in rows))  # older rows have fewer keys
 
+    def uses(self, bucket: str) -> bool:
+        """Whether something is known that was stored in a bucket, by its address."""
+        query = (
+            "SELECT 1 FROM runs WHERE json_extract(placed, '$.bucket') = ?1"
+            " OR (json_extract(renting, '$.bucket') = ?1 AND json_extract(renting, '$.grant_ends') > 0)"
+            " UNION SELECT 1 FROM copies WHERE json_extract(machine, '$.bucket') = ?1"
+        )
+        return bool(self._db.rows(query, (bucket,)))
+
     def mark_abandoned(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
         self._db.note("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
@@ -131,18 +141,14 @@ class Registry:
     def abandoned(self, run: Run) -> bool:
         """Whether the client that was to hand this run over is gone, or has given up."""
         rows = self._db.rows("SELECT client_pid FROM runs WHERE key = ?", (run.key,))
-        pid = rows[0]["client_pid"] if rows else None
-        if pid in (None, os.getpid()):
-            return False
-        if pid == GIVEN_UP:
-            return True
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return False
+        stored = rows[0]["client_pid"] if rows else None
+        if not isinstance(stored, str):  # an older remoterun wrote the number alone
+            return stored is not None and (stored == GIVEN_UP or started(stored) is None)
+        pid, began, record = json.loads(stored)
+        here, there = Machine.this(), from_json(Machine, record)
+        if here.boot == there.boot:
+            return here.processes == there.processes and started(pid) != began
+        return (here.id, here.name) == (there.id, there.name)  # of another machine nothing is known here
 
     def change_state(self, run: Run, state: RunState, now: float, **status: Any) -> Run:
         """Record that `run` is in `state`. An illegal move, or one that somebody else has made, changes nothing."""
@@ -179,7 +185,7 @@ class Registry:
         any more."""
         taken = self._db.change(
             "UPDATE runs SET state = ?, status = '{}', client_pid = ? WHERE key = ? AND state = ?",
-            (RunState.REQUESTED.value, os.getpid(), run.key, run.state.value),
+            (RunState.REQUESTED.value, _this_process(), run.key, run.state.value),
         )
         return bool(taken.rowcount)
 
@@ -215,7 +221,7 @@ class Registry:
                 status,
                 now,
                 encode(renting).decode(),
-                os.getpid(),
+                _this_process(),
                 run.key,
                 RunState.INTERRUPTED.value,
                 run.attempt,
@@ -264,6 +270,11 @@ class Registry:
         self._db.change(kept, (run.key,))
         self._db.change("DELETE FROM runs WHERE key = ?", (run.key,))
         self._db.change("DELETE FROM reads WHERE run = ?", (run.key,))
+
+
+def _this_process() -> str:
+    """Names this process among those of all boots, and of all machines that share a home."""
+    return json.dumps([os.getpid(), started(os.getpid()), to_json(Machine.this())])
 
 
 _REASONS = frozenset(reason.value for reason in Reason)

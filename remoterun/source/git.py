@@ -15,6 +15,7 @@ from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
 from remoterun.source.tree import git_line, named
 
+AS_IT_IS = '`source=remoterun.snapshot(".", no_git=True)` sends the folder as it is'
 GIT_DEADLINE = 600.0  # seconds for one call of git; the longest checks out a commit, perhaps through Git LFS
 
 _GRACE = 0.5  # seconds that git has to remove its lock files after SIGTERM
@@ -112,7 +113,7 @@ class Git:
         except FileNotFoundError as error:
             raise SourceError(
                 "git is not installed, or not in PATH",
-                hint="install git; or `no_git=True` sends the folder as it is",
+                hint=f"install git; or {AS_IT_IS}",
             ) from error
         except OSError as error:
             raise SourceError("git doesn't start", hint="`git --version` shows why", evidence=str(error)) from error

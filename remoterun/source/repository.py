@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
-from remoterun.source.git import Git, one_line
+from remoterun.source.git import AS_IT_IS, Git, one_line
 from remoterun.source.tree import git_line, named, shell
 
 # Modes of an index
@@ -42,7 +42,7 @@ def find_repository(folder: str) -> tuple[str, str]:
         if _NONE in answer.error:
             raise NoRepository(
                 f"{named(folder)} is in no git repository",
-                hint="`git init` makes one; `no_git=True` sends the folder as it is",
+                hint=f"`git init` makes one; {AS_IT_IS}",
             )
         if "cannot use bare repository" not in answer.error and "must be run in a work tree" not in answer.error:
             git.fail(answer)
@@ -75,7 +75,7 @@ def _own_git_dir(top: str) -> str:
             return git_dir
         raise SourceError(
             f"{named(led)} leads to the git dir of another work tree",
-            hint="`no_git=True` sends the folder as it is",
+            hint=AS_IT_IS,
         )
     answer = Git(top).attempt("config", "core.worktree")  # a submodule has one
     back = [one_line(answer.output)] if answer.status == 0 else []
@@ -85,7 +85,7 @@ def _own_git_dir(top: str) -> str:
         mine = git_line(top, "worktree", "repair") if back else git_line(top, "config", "core.worktree", top)
         raise SourceError(
             f"the `.git` of {named(top)} leads to {named(git_dir)}, which does not lead back",
-            hint=f"`no_git=True` sends the folder as it is\n{mine}   if that git dir is its own",
+            hint=f"{AS_IT_IS}\n{mine}   if that git dir is its own",
         )
     return git_dir
 

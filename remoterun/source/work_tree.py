@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
 from remoterun.sizes import counted
-from remoterun.source.git import Git, one_line
+from remoterun.source.git import AS_IT_IS, Git, one_line
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
@@ -150,7 +150,7 @@ def _workdir_warnings(root: str, workdir: str, files: tuple[SourceFile, ...]) ->
     if is_ignored(root, workdir):
         raise SourceError(
             f"git ignores the folder {named(workdir)} of the repository {named(root)}, so nothing in it would be sent",
-            hint="`git init` here makes it a repository of its own; `no_git=True` sends the folder as it is",
+            hint=f"`git init` here makes it a repository of its own; {AS_IT_IS}",
         )
     return [f"the command starts in {named(workdir)}, of which no file is sent"]
 

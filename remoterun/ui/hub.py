@@ -11,7 +11,7 @@ from typing import Any
 
 from remoterun.client import Client
 from remoterun.client.data.metrics import Curves
-from remoterun.errors import RemoterunError
+from remoterun.errors import HostError
 from remoterun.model import MachineType, Run
 from remoterun.ui.answers import encoded
 from remoterun.ui.rows import row
@@ -96,15 +96,19 @@ class Hub:
         while not self._closed.wait(EVERY):
             if not self._waiting:
                 continue
-            with contextlib.suppress(RemoterunError):  # such as a disk that is full: the next time
+            now = time.monotonic()
+            try:
                 with self._changed:
                     self._read_registry()
-                    moving = [run for run in self._runs.values() if not run.final]
-                now = time.monotonic()
-                for run in self.client.runs.again([each for each in moving if silent.get(each.host, 0) < now], WAIT):
+                    moving = [run for run in self._runs.values() if not run.final and silent.get(run.host, 0) < now]
+                for run in self.client.runs.again(moving, WAIT):
                     if run.fault is not None:
                         silent[run.host] = now + LATER
                     self.heard(run)
+            except Exception as error:  # noqa: BLE001 - such as a disk that is full: it is shown, and tried again
+                with contextlib.suppress(Exception):
+                    for run in [run for run in self._runs.values() if not run.final]:
+                        self._put(run._replace(fault=HostError(f"this page can't ask for its runs: {error}")))
 
     def _read_registry(self) -> None:
         """What another process has changed; what this one learns is shown as it comes."""

@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from remoterun.agent.shared.logs import NAMES
 from remoterun.agent.shared.measured import POINT, LogReading
 from remoterun.agent.shared.records import from_json, same_fields, to_json
 from remoterun.client import Client
@@ -149,6 +150,8 @@ class RunsPage(PageServer):
     def _whole_log(self, request: Request, _: Any) -> Response:
         """All that there is of it by now, to be stored: it comes through in parts."""
         number, name = self._number(request), request.query_params.get("name", "log")
+        if name not in NAMES:
+            raise UsageError(f"a run has no log of the name {name!r}", hint="log, err")
         start, total, first = self._client.runs.log_part(number, 0, MOST_PART, name)
 
         def parts() -> Iterator[bytes]:
@@ -234,12 +237,15 @@ class RunsPage(PageServer):
 
     def _machines(self, request: Request, _: Any) -> Any:
         hosts: Sequence[RentedHost] = ()
-        config = self._client.config
+        config, notes = self._client.config, list[str]()
         if any(each.is_set_up(config) and each.can_log_in(config) for each in all_fronts()):
-            with contextlib.suppress(RemoterunError):  # its provider can't be asked
-                hosts = self._client.hosts.list()
+            try:
+                hosts = self._client.hosts.list(notes.append)
+            except RemoterunError as error:
+                notes.append(f"rented hosts are not listed: {error.message}")
         found = self._client.machines.status(wait=WAIT)
-        return {"machines": [*map(rows.machine, found)], "hosts": [rows.rented(host, time.time()) for host in hosts]}
+        shown = [rows.rented(host, time.time()) for host in hosts]
+        return {"machines": [*map(rows.machine, found)], "hosts": shown, "notes": list(dict.fromkeys(notes))}
 
     def _uploads(self, request: Request, _: Any) -> Any:
         uploads = self._client.uploads

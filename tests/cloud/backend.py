@@ -16,7 +16,7 @@ import moto.settings
 from moto.ec2.exceptions import DependencyViolationError, InvalidInstanceIdError, InvalidInstanceTypeError
 from moto.ec2.models import amis, iam_instance_profile, instances, security_groups
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.scheduler.models import EventBridgeSchedulerBackend
+from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 from moto.ssm.models import Parameter, ParameterDict
@@ -99,6 +99,7 @@ def changed(cloud: Cloud) -> Iterator[None]:
     change(profiles, "associate_iam_instance_profile", _associate(profiles.associate_iam_instance_profile))
     schedules = EventBridgeSchedulerBackend
     change(schedules, "create_schedule", _create_schedule(cloud, schedules.create_schedule))
+    change(Schedule, "to_dict", _summary(Schedule.to_dict))
     groups = security_groups.SecurityGroupBackend
     change(groups, "delete_security_group", _delete_security_group(groups.delete_security_group))
     for name in ("authorize_security_group_ingress", "revoke_security_group_ingress"):
@@ -168,6 +169,17 @@ def _create_schedule(cloud: Cloud, original: Wrapper) -> Wrapper:
         return original(self, **kwargs)
 
     return create_schedule
+
+
+def _summary(original: Wrapper) -> Wrapper:
+    """A list of schedules has these fields of each; moto's has them all."""
+    listed = ("Arn", "CreationDate", "GroupName", "LastModificationDate", "Name", "State", "Target")
+
+    def to_dict(self: Any, short: bool = False) -> Any:
+        found = original(self, short)
+        return {name: found[name] for name in listed} if short else found
+
+    return to_dict
 
 
 def _zone(cloud: Cloud, backend: Any, kwargs: dict[str, Any]) -> str | None:

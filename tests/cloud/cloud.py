@@ -116,6 +116,8 @@ class Cloud:
         self.refused: list[str] = []
         """What calls needed and the policy did not allow."""
         self.calls: list[Call] = []
+        self.unpublished: list[str] = []
+        """What answers had that botocore's models of AWS have not."""
         self.tokens: dict[tuple[str, str, str], tuple[str, Any]] = {}
         self.machines: dict[str, Machine] = {}
         self.endpoints: list[Endpoint] = []

@@ -41,5 +41,7 @@ def cloud_of_session(request: pytest.FixtureRequest) -> Iterator[Cloud]:
 def cloud(cloud_of_session: Cloud) -> Iterator[Cloud]:
     """A cloud for this test alone: no machine, no bucket, no fault; whatever the test leaves ends with it."""
     yield cloud_of_session
+    wrong = sorted({*cloud_of_session.unpublished})
     cloud_of_session.reset()
     cloud_of_session.s3.wipe()
+    assert not wrong, "against botocore's models of AWS:\n" + "\n".join(wrong)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from tests.cloud.models import wrong
 from tests.cloud.policies import allowed
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Gate:
             if call.action not in OWN:
                 return self._pass_on(environ, start, call)
             answer = OWN[call.action](self._cloud, call).encode()
+            self._cloud.unpublished += wrong(call.service, call.action, answer)
             call.status = 200
             kind = "application/x-amz-json-1.1" if answer.startswith(b"{") else "text/xml"
             start("200 OK", [("Content-Type", kind)])
@@ -117,7 +119,9 @@ class Gate:
         if call.status >= 400:
             found = re.search(rb'<Code>([^<]+)</Code>|"__type":\s*"([^"]+)"', answer)
             call.error = (found[1] or found[2]).decode() if found else str(call.status)
-        elif call.action == "AssumeRole":
+            return [answer]
+        self._cloud.unpublished += wrong(call.service, call.action, answer)
+        if call.action == "AssumeRole":
             self._cloud.assumed(
                 *(_element(answer, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
             )

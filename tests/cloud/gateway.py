@@ -1,5 +1,6 @@
 """The manners of Hugging Face's gateway of S3, before a real store: path style, below a namespace; no forms, no
-metadata, no trailing checksums, no listings of the first kind."""
+metadata, no trailing checksums, no listings of the first kind; an object is elsewhere (302), but for the clients that
+its documentation names (hub-docs, `storage-buckets-s3.md`, 2026-08-22)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import http.client
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PROXIED = ("aws-cli", "botocore", "aws-sdk-rust")
 
 
 class Gateway(ThreadingHTTPServer):
@@ -48,6 +51,11 @@ class Handler(BaseHTTPRequestHandler):
             why = "501 listing"
         elif not self.headers["Host"].startswith("127.0.0.1"):
             why = "400 no path style"
+        agent = self.headers.get("User-Agent", "").lower()
+        if not why and self.command == "GET" and not is_bucket and not any(name in agent for name in PROXIED):
+            self.server.refused.append(f"302 {path}")
+            self.answer(302, b"", {"Location": "http://127.0.0.1:9/elsewhere"})
+            return
         if why:
             self.server.refused.append(why)
             self.answer(int(why[:3]), b"<Error><Code>NotImplemented</Code></Error>", {})

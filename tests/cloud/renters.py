@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,9 +27,12 @@ from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
 from tests.workshop import until
 
+CONTAINERS = Path(__file__).parents[1] / "rented_containers.py"
+
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud
     from tests.cloud.gate import Call
+    from tests.e2e.conftest import Place
 
 
 class Stop:
@@ -114,3 +118,12 @@ class Client:
 def gone(cloud: Cloud) -> None:
     """Wait until nothing costs anything any more."""
     until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 120, "all hosts are gone")
+
+
+def own_program(place: Place, root: Path) -> None:
+    """`pod`, a machine type of a program whose containers are below `root`."""
+    root.mkdir()
+    program = root.parent / "pod.sh"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {CONTAINERS} {root}\n")
+    program.chmod(0o755)
+    place.run("machines", "add", "pod", "--command", "RTX4090", "--program", str(program), "--idle", "5s")

@@ -3,6 +3,7 @@ is left out as damaged; none of it takes our memory or leaves the folder that wa
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,13 @@ class TestHostileObjects:
             assert not found and key in unreadable[KEY]
             with pytest.raises(HostError, match=key):
                 runs.details(archive, RunPlace(KEY))
+        for wrong in ({"ended": -1.0}, {"started": 1e17}, {"code": 10**12}, {"created": 10**400}):
+            record = {"status": {"key": KEY, "state": "complete", **wrong}, "events": [], "time": 1.0}
+            archive.objects.put(key, json.dumps(record).encode())
+            assert KEY in runs.statuses(archive, [KEY], RunPlace)[1], wrong
+            record = {"status": {"key": KEY, "state": "running"}, "events": [{"t": -1.0}], "time": 1.0}
+            archive.objects.put(key, json.dumps(record).encode())
+            assert KEY in runs.statuses(archive, [KEY], RunPlace)[1]
 
     def test_a_status_of_many_values_takes_no_memory(self, archive: Archive) -> None:
         key = f"runs/{KEY}/status.json"

@@ -32,6 +32,7 @@ from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
 from tests.cloud.machine import OWN_SHUTDOWN, SERVICES
 from tests.cloud.renters import T4, Client, gone
+from tests.workshop import until
 
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud
@@ -79,6 +80,7 @@ def test_a_host_is_ready_reached_with_keys_of_its_own_and_tells_what_it_is(cloud
         "idle": 600.0,
         "end": ["sudo", "-n", "shutdown", "-P", "now"],
         "notices": "",
+        "settle": 0.0,
     }
     assert "docker" in client.run(rented, "id", "-Gn").split()
     # the key that stood in user-data is accepted no more
@@ -486,7 +488,8 @@ def test_hosts_are_reached_through_an_endpoint(
     assert checks["endpoint"].ok and made.id in checks["endpoint"].detail and "address" not in checks
     through.aws.release(rented)
     gone(cloud)
-    assert through.clear_all() == ["group"] and cloud.left_behind() == []
+    until(lambda: through.clear_all() == ["group"], 60, "the group goes")
+    assert cloud.left_behind() == []
 
 
 def test_without_a_program_for_the_endpoint_nothing_is_rented(

@@ -92,7 +92,7 @@ def is_stopped(host: LabHost) -> bool:
 def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
     """With a person who interrupts a spot host; and a host that hangs, in a cloud whose clock is put forward then."""
     kept = tmp_path / "kept.json"
-    words = ("--idle", "30s", "--interrupt", "--hang", "0.03", "--save", str(kept))
+    words = ("--idle", "30s", "--interrupt", "--hang", "0.1", "--save", str(kept))
     checking = start(cloud, tmp_path, *words)
     assert checking.stdin is not None
     checking.stdin.write("y\n")
@@ -104,7 +104,7 @@ def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
     host = hung.host
     until(lambda: is_stopped(host), 60, "all its processes are stopped")
     cloud.clock = 290.0
-    until(lambda: hung.state == "terminated", 120, "AWS itself ends it")
+    until(lambda: hung.state == "terminated", 400, "AWS itself ends it")
     cloud.clock = 0.0
     report, talk = ended(checking, tmp_path)
     assert checking.returncode == 0, report + talk

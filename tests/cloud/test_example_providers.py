@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from remoterun.clouds.base import Intent, NoCapacity, ProviderError
+from remoterun.clouds.base import Busy, Intent, NoCapacity, ProviderError
 from remoterun.clouds.command.provider import ProgramProvider
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
+from tests.published import Published
 from tests.workshop import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -30,10 +32,14 @@ EXAMPLES = HERE.parent / "examples" / "providers"
 
 
 class Api(BaseHTTPRequestHandler):
-    """An HTTP API, as far as an example uses it. `key`: what its user has to send."""
+    """An HTTP API, as far as an example uses it, held against `published`. `key`: what its user has to send; `base`:
+    the path before those of its endpoints; `ahead`: seconds that its clock is ahead of ours; `busy`: its status where
+    it answers nothing else."""
 
+    published: Published
     root: Path
-    key = "Bearer secret"
+    key, base, description = "Bearer secret", "", ""
+    ahead, busy = 0.0, 0
 
     def do_GET(self) -> None:
         self.reply("GET")
@@ -50,10 +56,28 @@ class Api(BaseHTTPRequestHandler):
     def reply(self, method: str) -> None:
         length = int(self.headers["Content-Length"] or 0)
         asked = json.loads(self.rfile.read(length)) if length else None
-        status, said = self.asked(method, self.path, asked) if self.is_known(method) else (401, "who are you?")
+        if self.path.startswith("/about/"):  # on each host: no part of the API
+            status, said = 200, self.path.split("/")[2]
+        else:
+            status, said = self.published.exchange(method, self.path, asked, lambda: self.answered(method, asked))
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(said.encode() if isinstance(said, str) else json.dumps(said).encode())
+        self.wfile.write(b"" if said is None else said.encode() if isinstance(said, str) else json.dumps(said).encode())
+
+    def answered(self, method: str, asked: Any) -> tuple[int, Any]:
+        if self.busy:
+            status, said = self.busy, self.refused("too_many_requests", "later", self.busy)
+        elif not self.is_known(method):
+            status, said = 401, self.refused("unauthorized", "who are you?", 401)
+        else:
+            status, said = self.asked(method, self.path.removeprefix(self.base), asked)
+        return status, self.published.filled(method, self.path, status, said)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.ahead)
+
+    def refused(self, code: str, words: str, status: int) -> dict[str, Any]:
+        raise NotImplementedError
 
     def is_known(self, method: str) -> bool:
         return self.headers["Authorization"] == self.key
@@ -80,29 +104,46 @@ def containers(root: Path, do: str, **more: Any) -> Any:
 
 
 class RunPod(Api):
+    base, description = "/v2", "runpod-v2"
+
+    def refused(self, code: str, words: str, status: int) -> dict[str, Any]:
+        return {"title": code, "status": status, "detail": words}
+
     def asked(self, method: str, path: str, asked: Any) -> tuple[int, Any]:
-        if path == "/graphql":
-            about = {"displayName": "4090", "memoryInGb": 24, "lowestPrice": {"uninterruptablePrice": 0.69}}
-            return 200, {"data": {"gpuTypes": [{"id": each, **about} for each in ("RTX 3090", "RTX 4090")]}}
+        if path.startswith("/catalog/gpus"):
+            about = {"name": "4090", "memory": 24, "secure": True, "price": {"secure": 0.69, "community": 0.3}}
+            kinds = {"RTX 3090": "LOW", "RTX 4090": "HIGH", "none": "NONE"}
+            return 200, {"gpus": [{"id": each, "availability": kinds[each], **about} for each in kinds]}
         if method == "POST":
-            assert asked["ports"] == ["22/tcp"] and asked["dockerStartCmd"][:2] == ["sh", "-c"]
-            order = {"name": asked["name"], "offer": {"type": asked["gpuTypeIds"][0]}}
-            made = self.containers("create", **order, start=asked["dockerStartCmd"][2], seconds=60)
-            return (500, "There are no instances currently available") if "error" in made else (200, {"id": "made"})
+            assert asked["ports"] == ["22/tcp"] and asked["image"] and asked["disk"] == 40
+            start = f"export REMOTERUN_START={shlex.quote(asked['env']['REMOTERUN_START'])}\nexec {asked['args']}"
+            order = {"name": asked["name"], "offer": {"type": asked["gpu"]["id"]}, "start": start}
+            made = self.containers("create", **order, seconds=60)
+            refused = self.refused("Bad Request", "create pod: no instances currently available", 400)
+            return (400, refused) if "error" in made else (201, {"id": "made", "name": asked["name"]})
         if method == "DELETE":
             id = path.rpartition("/")[2]
-            return (200, self.containers("delete", id=id)) if self.is_there(id) else (404, "pod not found")
-        return 200, [self.pod(each) for each in self.hosts()]
+            if not self.is_there(id):
+                return 404, self.refused("Not Found", "The requested Pod does not exist.", 404)
+            self.containers("delete", id=id)
+            return 204, None
+        return 200, {"pods": [self.pod(each) for each in self.hosts()]}
 
     def pod(self, host: dict[str, Any]) -> dict[str, Any]:
-        began = f"{datetime.fromtimestamp(host['began'], UTC):%Y-%m-%d %H:%M:%S}.144 +0000 UTC"
-        pod = {"id": host["id"], "name": host["name"], "desiredStatus": "RUNNING", "lastStartedAt": began}
-        pod |= {"costPerHr": "0.69", "machine": {"gpuTypeId": host["type"]}}
-        return pod | {"publicIp": host["address"], "portMappings": {"22": host["port"]}}
+        began = f"{datetime.fromtimestamp(host['began'], UTC):%Y-%m-%dT%H:%M:%S}.144Z"
+        pod = {"id": host["id"], "name": host["name"], "status": "RUNNING", "startedAt": began, "cost": 0.69}
+        pod |= {"gpu": {"id": host["type"], "count": 1}}
+        place = {"host": host["address"], "port": host["port"], "username": "root", "command": "ssh"}
+        return pod | {"ssh": {"direct": place, "proxy": None}}
 
 
 class Vast(Api):
     """Of each GPU it has one machine, whose number says which it is."""
+
+    description = "vast"
+
+    def refused(self, code: str, words: str, status: int) -> dict[str, Any]:
+        return {"detail": words} if status == 429 else {"success": False, "error": code, "msg": words}
 
     def is_known(self, method: str) -> bool:
         inside = method == "DELETE" and self.headers["Authorization"] == f"Bearer key of {self.path.split('/')[4]}"
@@ -112,18 +153,23 @@ class Vast(Api):
         if path == "/api/v0/users/current/":
             return 200, {"email": "me@vast"}
         if path == "/api/v0/bundles/":
-            name = asked["gpu_name"]["eq"]
-            assert asked["type"] == "on-demand" and asked["order"] == [["dph_total", "asc"]]
+            [name] = asked["gpu_name"]["in"]
+            assert asked["order"][0] == ["dph_total", "asc"]
             ask = {"gpu_name": name, "gpu_ram": 24576, "dph_total": 0.69}
-            return 200, {"success": True, "offers": [{"id": int(name[4:]), **ask}] if name[:4] == "RTX " else []}
+            return 200, {"offers": [{"id": int(name[4:]), **ask}] if name[:4] == "RTX " else []}
         if method == "PUT":
-            assert asked["runtype"] == "args" and asked["args"][:2] == ["sh", "-c"] and "-p 22:22" in asked["env"]
+            assert len("".join(asked["args"])) <= 4096, "the longest that Vast takes, by its create_instance.yaml"
+            assert asked["runtype"] == "args" and asked["args"][:2] == ["sh", "-c"] and asked["env"] == "-p 22:22"
             order = {"name": asked["label"], "offer": {"type": f"RTX {path.split('/')[4]}"}, "start": asked["args"][2]}
             made = self.containers("create", **order, seconds=60)
-            return (410, '{"error": "no_such_ask"}') if "error" in made else (200, {"new_contract": 1})
+            refused = self.refused("no_such_ask", "error 410/3907: it is no longer available", 410)
+            return (410, refused) if "error" in made else (200, {"success": True, "new_contract": 1})
         if method == "DELETE":
             id = path.split("/")[4]
-            return (200, self.containers("delete", id=id)) if self.is_there(id) else (404, "no_such_instance")
+            if not self.is_there(id):
+                return 404, self.refused("not_found", "Instance not found", 404)
+            self.containers("delete", id=id)
+            return 200, {"success": True, "msg": "destroyed"}
         found = [self.instance(each) for each in self.hosts()]
         if "after_token" not in path:  # a page of none, and a second one
             return 200, {"instances": [], "next_token": "more"}
@@ -138,30 +184,32 @@ class Vast(Api):
 class Hetzner(Api):
     """Its hosts are virtual machines, and know their number from the metadata."""
 
-    def is_known(self, method: str) -> bool:
-        return self.path.startswith("/about/") or super().is_known(method)
+    base, description = "/v1", "hetzner"
+
+    def refused(self, code: str, words: str, status: int) -> dict[str, Any]:
+        return {"error": {"code": code, "message": words}}
 
     def asked(self, method: str, path: str, asked: Any) -> tuple[int, Any]:
         path, _, _ = path.partition("?")
-        if path.startswith("/about/"):
-            return 200, path.split("/")[2]
         if path == "/pricing":
             return 200, {"pricing": {"currency": "EUR"}}
         if path == "/server_types":
             gross = {"sin": "9", "fsn1": "0.5"}
-            prices = [{"location": each, "price_hourly": {"gross": gross[each]}} for each in gross]
+            prices = [{"location": each, "price_hourly": {"gross": gross[each], "net": "0"}} for each in gross]
             kinds = [{"name": each, "cores": 4, "memory": 8.0, "prices": prices} for each in ("RTX 3090", "RTX 4090")]
             return 200, self.page("server_types", kinds)
         if method == "POST":
             order = {"name": asked["name"], "offer": {"type": asked["server_type"]}, "start": asked["user_data"]}
             assert asked["location"] == "fsn1" and len(asked["user_data"]) < 32768
             made = self.containers("create", **order, seconds=60)
-            refused = {"error": {"code": "resource_unavailable", "message": "not now"}}
-            return (422, refused) if "error" in made else (201, {"server": {}})
+            refused = self.refused("resource_unavailable", "not now", 412)
+            return (412, refused) if "error" in made else (201, {"server": {"name": asked["name"]}})
         if method == "DELETE":
             id = path.rpartition("/")[2]
-            refused = {"error": {"code": "not_found"}}
-            return (200, self.containers("delete", id=id)) if self.is_there(id) else (404, refused)
+            if not self.is_there(id):
+                return 404, self.refused("not_found", "server with that ID not found", 404)
+            self.containers("delete", id=id)
+            return 200, {"action": {"command": "delete_server"}}
         return 200, self.page("servers", [self.server_of(each) for each in self.hosts()])
 
     def page(self, name: str, found: list[Any]) -> dict[str, Any]:
@@ -199,8 +247,12 @@ def free_port() -> str:
 
 
 RUNPODCTL = """#!/bin/sh
-[ "$*" = "remove pod $RUNPOD_POD_ID" ] && echo ended >"$TOLD"
+case "$*" in
+"pod delete $RUNPOD_POD_ID") touch "$TOLD.first"; exit 1;;
+"remove pod $RUNPOD_POD_ID") [ -e "$TOLD.first" ] && echo ended >"$TOLD";;
+esac
 """
+"""As that of July 2026 whose API v1 is switched off: `pod delete` asks that one, `remove pod` does not."""
 
 
 @pytest.mark.parametrize("api", (RunPod, Vast, Hetzner))
@@ -208,10 +260,12 @@ def test_hosts_begin_and_end(api: type[Api], root: Path, tmp_path: Path, monkeyp
     api.root, name = root, api.__name__.lower()
     (root / "runpodctl").write_text(RUNPODCTL)
     (root / "refuses RTX 3090").touch()
-    with ThreadingHTTPServer(("127.0.0.1", 0), api) as server:
+    published = Published(api.description)
+    monkeypatch.setattr(api, "published", published, raising=False)
+    with published, ThreadingHTTPServer(("127.0.0.1", 0), api) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        own = {"API": address, "PRICES": f"{address}/graphql", "API_KEY": "wrong", "TOKEN": "wrong", "DOLLARS": "1.38"}
+        own = {"API": address + api.base, "API_KEY": "wrong", "TOKEN": "wrong", "DOLLARS": "1.38"}
         if api is Hetzner:
             (root / "machine").touch()
             own |= {"HOST_TOKEN": "secret", "METADATA": f"{address}/about/$CONTAINER_ID", "SSHD_PORT": free_port()}
@@ -226,6 +280,18 @@ def test_hosts_begin_and_end(api: type[Api], root: Path, tmp_path: Path, monkeyp
         assert [(each.name, each.detail) for each in provider.checks(machine) if each.ok is False] == []
         offers = provider.offers(machine, True)
         assert [(each.type, each.price) for each in offers] == [("RTX 3090", 0.69), ("RTX 4090", 0.69)]
+        assert machine.rental is not None
+        vendor = provider.vendor_of(machine.rental)
+        for busy in (429, 503):
+            monkeypatch.setattr(api, "busy", busy)
+            with pytest.raises(Busy, match=f"{busy}: .*later"):
+                vendor.hosts()
+        monkeypatch.setattr(api, "busy", 0)
+        for ahead in (1200.0, -1200.0, 0.0):
+            monkeypatch.setattr(api, "ahead", ahead)
+            vendor.hosts()
+            assert vendor.skew == pytest.approx(ahead, abs=5)
+        vendor.delete("404")
         with pytest.raises(NoCapacity, match="RTX 3090"):
             provider.acquire(intent(machine, 60), offers[:1], lambda _: None)
         wanted = intent(machine, 10)

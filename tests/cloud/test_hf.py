@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from remoterun import Client as RemoteRun
+from remoterun.cli.main import main
 from remoterun.client.upkeep.machines import Machines
 from remoterun.clouds import front, simple
 from remoterun.clouds.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
@@ -28,12 +32,14 @@ from remoterun.clouds.hf.hardware import read
 from remoterun.clouds.hf.provider import MOUNT, HuggingFace
 from remoterun.config import ArchivePlace, Config, parse
 from remoterun.connections import Connections
-from remoterun.errors import ConfigError, NotFound, UsageError
+from remoterun.errors import ConfigError, HostKeyError, NotFound, UsageError
+from remoterun.hosts.base import Prompts, UnknownHostKey
 from remoterun.model import MachineType, Rental, new_key
+from tests import rented_jobs
 from tests.cloud.gateway import Gateway
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place, opened
-from tests.rented_jobs import Jobs, find_jobs
+from tests.rented_jobs import TOKEN, Jobs, find_jobs
 from tests.seaweed import KEY, SECRET, Store, mounted
 from tests.sshd import make_key, public
 from tests.workshop import until
@@ -54,6 +60,7 @@ def place(jobs: Jobs, tmp_path: Path) -> Place:
     """A machine without anything of AWS, which rents at Hugging Face."""
     found = make_place(tmp_path)
     found = replace(found, env={**found.env, **jobs.variables, "AWS_EC2_METADATA_DISABLED": "true"})
+    jobs.trust(Path(found.env["REMOTERUN_HOME"]))
     found.run("machines", "add", "hf-t4", "--provider", "hf", "--types", "t4-small", "--idle", "5s")
     return found
 
@@ -78,6 +85,7 @@ class Client:
 @pytest.fixture
 def client(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Client]:
     find_jobs(jobs, monkeypatch)
+    jobs.trust(tmp_path / "home")
     return lambda *types: Client(tmp_path / "home", *types)
 
 
@@ -99,6 +107,10 @@ def test_a_run_from_its_start_to_its_outputs(place: Place, jobs: Jobs) -> None:
     place.run("cp", "runs/1/result", "result")
     assert (place.folder / "result").read_text() == "made\n"
     assert "t4-small" in place.run("bill", "--by", "machine").stdout
+    bill = place.json("bill")
+    theirs = sum(each["dollars"] for each in bill["billed"]["hf"])
+    assert theirs == pytest.approx(job.bill(0.0), abs=1e-5) and bill["total"]["cost"] == pytest.approx(theirs, abs=1e-5)
+    assert "Hugging Face's own bill says" in place.run("bill").stderr
 
 
 def test_what_is_asked_of_a_run_as_it_goes_on(place: Place, jobs: Jobs) -> None:
@@ -141,6 +153,8 @@ def test_the_page_shows_its_hosts_and_ends_one(place: Place, jobs: Jobs) -> None
     place.run("machines", "add", "kept", "--provider", "hf", "--types", "cpu-basic", "--idle", "1h")
     place.run("run", "-t", "kept", "-y", "--no-git", "true")
     (host,) = jobs.alive()
+    said = place.run("machines", "rm", "kept").stderr
+    assert f"remoterun machines rm hf/{host.id}" in " ".join(said.split()) and "$0.01/h" in said
     with opened(["--no-browser"], place.folder, place.env, "ui") as (address, _):
         with urllib.request.urlopen(f"{address}api/machines", timeout=60) as found:
             assert f"hf/{host.id}" in found.read().decode()
@@ -148,6 +162,44 @@ def test_the_page_shows_its_hosts_and_ends_one(place: Place, jobs: Jobs) -> None
         end = urllib.request.Request(f"{address}api/hosts/hf%2F{host.id}/end", b"{}", headers, method="POST")
         urllib.request.urlopen(end, timeout=60).close()
         until(lambda: not jobs.alive(), 30)
+
+
+def test_with_another_login_nothing_is_gone(place: Place, jobs: Jobs) -> None:
+    """A run of lisa goes on, and bob is logged in; SSH says nothing for a while."""
+    place.run("run", "-t", "hf-t4", "-y", "--no-git", "-b", "--attempts", "3", "sleep 1000")
+    until(lambda: place.newest()["state"] == "running")
+    (folder,) = (each.parent for each in Path(place.env["REMOTERUN_HOME"], "hosts").glob("*/intent.json"))
+    others, id = "this login is of `bob`: hosts of `lisa` are not listed", jobs.jobs[0].id
+    bob = replace(place, env={**place.env, "HF_TOKEN": "hf_bob"})
+    jobs._proxy.send_signal(signal.SIGSTOP)
+    try:
+        assert others in bob.run("machines", "rented").stderr
+        listed = bob.run("ps")
+        assert "running" in listed.stdout and others in " ".join(f"{listed.stdout} {listed.stderr}".split()), listed
+        assert others in bob.run("machines", "gc", "hf", "-y").stderr
+        assert others in bob.run("machines", "rm", f"hf/{id}", status=125).stderr
+        bob.run("run", "-t", "hf-t4", "--no-git", "--dry-run", "true")
+        with opened(["--no-browser"], bob.folder, bob.env, "ui") as (address, _):
+            said = urllib.request.urlopen(f"{address}api/machines", timeout=60).read()
+            assert others in json.loads(said)["notes"]
+    finally:
+        jobs._proxy.send_signal(signal.SIGCONT)
+    assert folder.exists() and place.newest()["state"] == "running" and len(jobs.jobs) == 1
+    place.run("machines", "rm", f"hf/{id}", "-y")
+
+
+def test_a_host_that_another_login_asked_for_is_not_rented_again(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop = client()
+    host = laptop.acquire(intent := laptop.intent())
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    monkeypatch.setattr(simple, "HIDDEN", 1.0)
+    with pytest.raises(ProviderError, match="hosts of `lisa` are not listed"):
+        client().acquire(intent)
+    assert len(jobs.jobs) == 1
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert client().acquire(intent).id == host.id
 
 
 def test_the_image_of_a_run_is_the_one_of_its_host(place: Place, jobs: Jobs) -> None:
@@ -160,31 +212,51 @@ def test_the_image_of_a_run_is_the_one_of_its_host(place: Place, jobs: Jobs) -> 
     assert "can't have Debian packages" in place.run(*words[:5], "--apt", "jq", "true", status=2).stderr
 
 
-def test_a_bucket_of_theirs_is_mounted_and_read_by_s3(place: Place, jobs: Jobs, store: Store, tmp_path: Path) -> None:
-    """Its host has no credential; its outputs are there, whoever comes for them."""
-    bucket = store.new_bucket()
+def test_a_bucket_of_theirs_is_mounted_and_read_by_s3(
+    place: Place,
+    jobs: Jobs,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Its host has no credential. What it has written to the mount, which has it later, is there for whoever comes."""
+    find_jobs(jobs, monkeypatch)
     keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    place = replace(place, env={**place.env, **keys})
+    for name, value in {**place.env, **keys}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(provider.Jobs, "settle", 10.0)
+    jobs.drains = 8.0
+
+    def say(*words: str) -> str:
+        capfd.readouterr()
+        assert main(list(words)) == 0, capfd.readouterr()
+        return capfd.readouterr().out
+
+    bucket = store.new_bucket()
     with Gateway(store.url, "lisa") as door, mounted(store, bucket.name, tmp_path / "bucket") as folder:
         jobs.buckets[f"lisa/{bucket.name}"] = folder
         file = next(Path(place.env["REMOTERUN_HOME"]).glob("config.toml"))
         archive = f'[archive]\nbucket = "{bucket.name}"\nregion = "us-east-1"\nendpoint = "{door.url}/lisa"\n'
         file.write_text(f'{file.read_text()}\n{archive}[hf]\nbuckets = "{door.url}"\n')
-        assert f"lisa/{bucket.name} will be mounted" in place.run("doctor", "hf").stdout
+        assert f"lisa/{bucket.name} will be mounted" in say("doctor", "hf")
         (place.folder / "data.txt").write_text("to be read\n")
-        place.run("upload", "data.txt", "--name", "data", "--to", "archive")
+        say("upload", "data.txt", "--name", "data", "--to", "archive")
         makes = "cat data/*; echo made >result; sleep 3; echo late"
-        place.run("run", "-t", "hf-t4", "-y", "--no-git", "-b", "-m", "uploads/data", makes)
+        say("run", "-t", "hf-t4", "-y", "--no-git", "-b", "-m", "uploads/data", makes)
         until(lambda: not jobs.alive(), 120)  # nobody looks until it is gone
         assert jobs.jobs[0].spec["volumes"] == [{"type": "bucket", "source": f"lisa/{bucket.name}", "mountPath": MOUNT}]
         assert not any(name in str(jobs.jobs[0].spec) for name in (KEY, SECRET))
-        assert place.run("logs", "1").stdout == "to be read\nlate\n"
-        place.run("cp", "runs/1/result", "result")
+        (record,) = folder.glob("runs/*/status.json")
+        assert '"complete"' in record.read_text()
+        assert say("logs", "1") == "to be read\nlate\n"
+        say("cp", "runs/1/result", "result")
         assert (place.folder / "result").read_text() == "made\n"
-        assert "AWS" not in place.run("machines", "rented").stderr
-        place.run("rm", "1")
-        place.run("machines", "gc", "hf", "-y")
-        place.run("machines", "gc", "aws", "-y")
+        assert "302" not in " ".join(door.refused)
+        say("rm", "1", "-y")
+        say("machines", "gc", "hf", "-y")
+        say("machines", "gc", "aws", "-y")
 
 
 def test_a_host_ends_by_itself_and_else_by_its_server(client: Callable[..., Client], jobs: Jobs) -> None:
@@ -213,6 +285,130 @@ def test_a_limit_that_is_not_listed_ends_the_host(client: Callable[..., Client],
     with pytest.raises(ProviderError, match="`hf` does not say that it ends the host"):
         client().acquire()
     assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("minutes", (-20, -10, 10, 20))
+def test_a_clock_that_is_wrong_costs_nothing(
+    jobs: Jobs, client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, minutes: int
+) -> None:
+    """Everything of a host goes by the clock of its provider's answers, and is shown by this machine's."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + minutes * 60)
+    monkeypatch.chdir(tmp_path)
+    ours, warnings = client(), list[str]()
+    with RemoteRun(replace(ours.config, archive=ArchivePlace(f"file://{tmp_path}/archive"))) as laptop:
+        laptop._nouns.connections.warn = warnings.append
+        assert laptop.run("sleep 2", machine="hf-t4", pay=1.0, max_hours=0.2, source=None).wait(120) == 0
+        (job,) = jobs.jobs
+        assert 660 <= job.spec["timeoutSeconds"] <= 720
+        (host,) = ours.provider.hosts()
+        assert abs(host.began - time.time()) < 60 and abs(host.deadline - time.time() - 720) < 60
+        found = ours.provider.find(host.token)
+        assert found is not None and found.deadline == pytest.approx(host.deadline, abs=2)
+        renting = laptop._nouns.runs.get(1).renting
+        assert renting is not None and (renting.cost(time.time()) or 0.0) <= 0.4 / 30
+        (said,) = (each for each in warnings if "clock" in each)
+        assert said.startswith(f"this machine's clock is {abs(minutes)} minutes {'fast' if minutes > 0 else 'slow'}")
+    (check,) = (each for each in ours.provider.checks() if each.name == "hf: clock")
+    assert check.ok is False and "set-ntp" in str(check.fix)
+
+
+@pytest.mark.parametrize("call", ("GET whoami-v2", "GET jobs/hardware", "POST jobs", "GET jobs", "POST ID/cancel"))
+def test_a_server_that_is_busy_is_asked_again(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(simple, "ASK", 0.2)
+    jobs.busy, ours = {call: [429, 503]}, client()
+    ours.provider.release(ours.acquire())
+    assert len(jobs.jobs) == 1 and not jobs.alive() and not jobs.busy[call]
+
+
+def test_prices_are_asked_anew(place: Place, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that follows a run for days rents its next host by the price of then."""
+    words = [REMOTERUN, "run", "-t", "hf-t4", "-y", "--no-git", "--attempts", "2", "echo begun; sleep 1000"]
+    with subprocess.Popen(
+        words, cwd=place.folder, env=place.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as following:  # noqa: E501
+        assert following.stdout is not None
+        try:
+            assert following.stdout.readline() == "begun\n"
+            monkeypatch.setitem(rented_jobs.PRICES, "t4-small", 16.0)
+            jobs.end(jobs.jobs[0], "ERROR", "node failure")
+            _, said = following.communicate(timeout=120)
+        finally:
+            following.kill()
+    assert len(jobs.jobs) == 1 and "$16.00" in said
+
+
+def test_what_its_server_ends_for_want_of_credit_says_so(place: Place, jobs: Jobs) -> None:
+    place.run("run", "-t", "hf-t4", "-y", "--no-git", "-b", "sleep 1000")
+    until(lambda: place.newest()["state"] == "running")
+    jobs.end(jobs.jobs[0], "CANCELED", reason="NO_CREDITS")
+    until(lambda: place.newest()["state"] == "interrupted", 60)
+    said = place.run("info", "1").stdout
+    assert "credit is used up" in " ".join(said.split()) and "settings/billing" in said and "by hand" not in said
+
+
+def test_a_next_page_elsewhere_is_not_asked_for(client: Callable[..., Client], jobs: Jobs) -> None:
+    """It would be given the token."""
+    ours = client()
+    for _ in range(3):
+        jobs.create({"flavor": "cpu-basic", "labels": dict([provider.MARK]), "command": ["sleep", "60"]})
+    jobs.next_page = "http://127.0.0.1:9/api/jobs/lisa"
+    with pytest.raises(ProviderError, match="is not at Hugging Face"):
+        ours.provider.hosts()
+    jobs.next_page = f"{jobs.variables['HF_ENDPOINT']}/api/jobs/lisa"
+    with pytest.raises(ProviderError, match="no list of jobs that comes to an end"):
+        ours.provider.hosts()
+
+
+@pytest.mark.parametrize("now", (-2208988800, 1e9, 253402300000))
+def test_a_date_that_can_not_be_one_is_no_answer(
+    client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, now: float
+) -> None:
+    ours = client()
+    monkeypatch.setattr(rented_jobs, "NOW", lambda: now)
+    with pytest.raises(ProviderUnreachable, match="the clock of `hf` says"):
+        ours.provider.hosts()
+
+
+def test_what_is_not_published_fails(tmp_path: Path) -> None:
+    """The stand-in accepts no field that Hugging Face's description does not have."""
+    with pytest.raises(AssertionError, match="hidden"), Jobs(tmp_path / "hf") as jobs:
+        headers = {"Authorization": "Bearer hf_test", "Content-Type": "application/json"}
+        address = f"{jobs.variables['HF_ENDPOINT']}/api/jobs/lisa"
+        order = urllib.request.Request(address, b'{"flavor": "t4-small", "hidden": 1}', headers, method="POST")
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(order, timeout=60)
+    assert not jobs.jobs
+
+
+@pytest.mark.parametrize("is_listed", (False, True))
+def test_a_host_that_is_listed_after_all_patience_is_ended_or_hinted_at(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:
+    """Also one that is asked for as the user interrupts."""
+    monkeypatch.setattr(simple, "HIDDEN", 3.0)
+    jobs.hides, ours = 2.0 if is_listed else 5.0, client()
+    if is_listed:
+        monkeypatch.setattr(provider.Jobs, "create", interrupted(provider.Jobs.create))
+    with pytest.raises(KeyboardInterrupt if is_listed else HostNeverCame) as raised:
+        ours.acquire()
+    if is_listed:
+        assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+    else:
+        assert "it may be there, and cost" in str(raised.value.evidence)  # type: ignore[attr-defined]
+        assert "remoterun machines rented" in str(raised.value.hint)  # type: ignore[attr-defined]
+
+
+def interrupted(do: Callable[..., None]) -> Callable[..., None]:
+    """As ^C does just after a call."""
+
+    def call(*words: Any) -> None:
+        do(*words)
+        raise KeyboardInterrupt
+
+    return call
 
 
 def test_a_host_that_is_listed_late_is_still_one(client: Callable[..., Client], jobs: Jobs) -> None:
@@ -263,6 +459,39 @@ def test_all_pages_are_read_and_others_jobs_are_not_ours(client: Callable[..., C
     assert all(each.offer.price == pytest.approx(0.01) for each in theirs)
 
 
+def test_an_odd_job_hides_no_other(client: Callable[..., Client], jobs: Jobs) -> None:
+    ours = client("cpu-basic")
+    host, name = ours.acquire(), jobs.jobs[0].name
+    labels, ssh = {"labels": {"name": name}}, "ssh://a@127.0.0.1"
+    odd: list[Any] = [
+        {"id": "a1", **labels, "startedAt": "yesterday", "timeout": "abc", "status": {"stage": ["x"]}},
+        {"id": "a2", **labels, "status": {"stage": "RUNNING", "sshUrl": "ssh://a@[::1"}},
+        {"id": "a3", **labels, "status": {"stage": "RUNNING", "sshUrl": f"{ssh}:99999"}, "createdAt": 3},
+        {"id": "a4", **labels, "status": {"stage": "RUNNING", "sshUrl": "ssh://a%20b@-h"}},
+        {"id": "a5", "labels": [], "status": "RUNNING"},
+        {"id": "x; touch y", **labels, "status": {"stage": "RUNNING"}},
+        {**labels, "status": {"stage": "RUNNING"}},
+        "odd",
+        None,
+    ]
+    jobs.odd = {"/api/jobs/lisa": odd}
+    notes = list[str]()
+    listed = ours.provider.hosts(notes.append)
+    assert [each.id for each in listed if each.machine is not None] == [host.id]
+    assert {each.id for each in listed if each.id != host.id} == {"hf/a1", "hf/a2", "hf/a3", "hf/a4"}
+    assert len(notes) == 6 and any("its stage is ['x']" in note for note in notes)
+    with pytest.raises(ProviderError, match="hosts that were made for one request: hf/"):
+        ours.provider.find(host.token)
+    jobs.odd = {"/api/jobs/lisa": {"error": "moved"}}
+    with pytest.raises(ProviderError, match="no list of jobs"):
+        ours.provider.hosts()
+    jobs.odd = {"/api/jobs/hardware": odd, "/api/whoami-v2": odd}
+    for ask in (lambda: ours.provider.offers(ours.machine, True), ours.provider.identity):
+        with pytest.raises(ProviderError, match="can't be read") as raised:
+            ask()
+        assert "\n" not in raised.value.message
+
+
 def test_a_key_that_the_account_does_not_know_is_said_soon(
     client: Callable[..., Client], jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,18 +502,41 @@ def test_a_key_that_the_account_does_not_know_is_said_soon(
     assert "https://huggingface.co/settings/keys" in str(raised.value.hint) and not jobs.alive()
 
 
-def test_the_host_key_of_the_server_is_the_one_of_the_first_contact(
-    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+def test_the_host_key_of_the_server_is_asked_about_before_anything_is_paid_for(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ours = client()
-    ours.acquire()
+    ours, asked = client(), list[UnknownHostKey]()
+    monkeypatch.setattr(provider, "PROXY", f"127.0.0.1:{jobs.port}")
+    monkeypatch.chdir(tmp_path)
     pinned = ours.config.home / "hosts" / "hf.known_hosts"
-    assert pinned.read_text().split()[1:] == public(jobs.folder / "proxy_key").split()[:2]
+    pinned.unlink()
+
+    def yes(key: UnknownHostKey) -> bool:
+        asked.append(key)
+        return True
+
+    config = replace(ours.config, archive=ArchivePlace(f"file://{tmp_path}/archive"))
+    with RemoteRun(config) as laptop:
+        for left in ("", "hf ssh-ed"):  # by a full disk
+            pinned.write_text(left)
+            with pytest.raises(HostKeyError, match="is not known here") as unknown:
+                laptop.run("true", machine="hf-t4", pay=1.0, source=None)
+        pinned.unlink()
+        assert str(unknown.value.hint).startswith(f"ssh -F {ours.config.home}/hosts/hf.ssh_config hf ")
+        assert not jobs.jobs
+        laptop._nouns.connections._prompts = Prompts(yes)
+        assert laptop.run("true", machine="hf-t4", pay=1.0, source=None).wait(60) == 0
+    assert len(asked) == 1 and asked[0].fingerprint in fingerprint(jobs.folder / "proxy_key")
+    assert pinned.read_text().split()[1:3] == public(jobs.folder / "proxy_key").split()[:2]
     pinned.write_text(f"hf {' '.join(public(jobs.key).split()[:2])}\n")
     monkeypatch.setattr(simple, "REFUSED", 1.0)
     with pytest.raises(HostNeverCame) as raised:
         ours.acquire()
-    assert "host key" in str(raised.value.evidence)
+    assert "host key" in str(raised.value.evidence) and "ssh-keygen -f" in str(raised.value.hint)
+
+
+def fingerprint(key: Path) -> str:
+    return subprocess.run(["ssh-keygen", "-lf", str(key)], capture_output=True, text=True, check=True).stdout
 
 
 def test_what_its_server_refuses_is_one_line(

@@ -24,7 +24,7 @@ def start(jobs: Jobs, folder: Path, *options: str, **more: str) -> subprocess.Po
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REMOTERUN_"))}
     with (folder / "talk").open("w") as talk:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.hf_check", "--idle", "5s", *options],
+            [sys.executable, "-m", "tests.hf_check", "--idle", "5s", "--ssh", f"127.0.0.1:{jobs.port}", *options],
             cwd=ROOT,
             env={**kept, **jobs.variables, "TMPDIR": str(folder), **more},
             stdin=subprocess.PIPE,
@@ -44,15 +44,15 @@ def test_all_questions_and_nothing_is_left(tmp_path: Path, store: Store) -> None
         jobs.buckets[f"lisa/{bucket.name}"] = folder
         jobs.hurries = 4.0
         keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        words = ("--bucket", f"lisa/{bucket.name}", "--buckets", door.url, "--profile", "")
+        words = ("--bucket", f"lisa/{bucket.name}", "--buckets", door.url, "--profile", "", "--size", "30000000")
         asking = start(jobs, tmp_path, *words, "--session", "0.05", "--alone", "3", **keys)
         report, _ = asking.communicate("y\n", timeout=500)
         talk = (tmp_path / "talk").read_text()
         assert asking.returncode == 0, report + talk
         assert "nothing left: yes" in report and "failed:       nothing" in report
         assert "account   lisa" in talk and "at most   $" in talk
-        assert report.count("  ok  ") == 15, report
-        assert not jobs.alive() and len(jobs.jobs) == 3
+        assert report.count("  ok  ") == 16, report
+        assert not jobs.alive() and len(jobs.jobs) == 4
     assert [each for each in tmp_path.iterdir() if each.name.startswith("remoterun-hf-check")] == []
 
 

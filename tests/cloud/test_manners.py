@@ -50,4 +50,6 @@ def test_what_is_uploaded_run_copied_and_freed(bucket: BucketPlace, gateway: Gat
         left = whole.hosts.leftovers(pytest.fail, at="command")
         assert all(result is True for _, result in whole.hosts.clear_all(left))
         assert whole.hosts.bill(0.0).stored is not None
-    assert {*gateway.refused} == {"501 form"}, "it tries a form, and finds out"
+    assert {each.partition("/")[0].strip() for each in gateway.refused} == {"501 form", "302"}, (
+        "it tries, and finds out"
+    )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.states import RunState
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client
@@ -21,7 +22,7 @@ from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import Offer, RentedHost
 from remoterun.clouds.ledger import planning
 from remoterun.config import load
-from remoterun.model import RunRequest
+from remoterun.model import HostUse, MachineType, Rental, Renting, RunRequest
 from remoterun.ui.page import RunsPage
 from tests import folder_provider
 from tests.folder_cloud import Folders
@@ -112,7 +113,7 @@ def test_hosts_of_all_providers_are_shown_and_one_that_can_not_be_asked_hides_no
     rows = json.loads(say("bill", "--by", "machine", "--json")[1])["rows"]
     assert {each["name"] for each in rows} == {"folder.small", "RTX4090"} and all(each["cost"] > 0 for each in rows)
     assert json.loads(say("ps", "--json")[1])[0]["cost"] > 0
-    assert {each["id"]: each["cost"] > 0 for each in on_page()} == {"i-9": True, pod: True}
+    assert {each["id"]: each["cost"] > 0 for each in on_page()["hosts"]} == {"i-9": True, pod: True}
     assert "Hosts of AWS and `pod`\n" in say("machines", "rented")[2]
     folders._keep(RentedHost("i-8", "rr-y-1", "running", OFFER, now - 3600, now - 1800))
     for name, ids in (("command", []), ("aws", ["i-8"])):  # one is late: at that provider alone it is left over
@@ -121,7 +122,8 @@ def test_hosts_of_all_providers_are_shown_and_one_that_can_not_be_asked_hides_no
     works(folders.root, False)
     status, out, err = say("machines", "rented", "--json")
     assert status == 0 and [each["id"] for each in json.loads(out)] == ["i-9"] and "`pod` ended with status 3" in err
-    assert [each["id"] for each in on_page()] == ["i-9"]
+    shown = on_page()
+    assert [each["id"] for each in shown["hosts"]] == ["i-9"] and "`pod` ended with status 3" in shown["notes"][0]
     status, out, err = say("bill", "--by", "machine", "--json")
     assert status == 0 and len(json.loads(out)["rows"]) == 2 and "`pod` ended with status 3" in err
     assert say("ps")[0] == 0
@@ -129,11 +131,31 @@ def test_hosts_of_all_providers_are_shown_and_one_that_can_not_be_asked_hides_no
     assert status == 125 and "so `max_cost_month` of [limits] can't be kept" in err, err
 
 
+def test_a_profile_that_is_gone_hides_no_run_and_no_host_of_another_provider(folders: Folders, say: Say) -> None:
+    with Client(load()) as client:
+        client.runs.submit(RunRequest("sleep 600"), None, "pod")
+        registry, now = client.connections.registry, time.time()
+        run = registry.add_run("k" * 26, MachineType("gpu", rental=Rental("aws", ("folder.small",))), "true", now)
+        use = HostUse("rr-x-1", "i-7", "folder.small", "here", 3.6, now - 60, deadline=now + 600)
+        run = registry.save_renting(run, Renting(now + 600, hosts=(use,)))
+        away = MachineType("gpu", host="rr-x-1", rented="rr-x-1", ssh_config=str(folders.root / "gone"))
+        registry.change_state(registry.set_host(run, away, "home"), RunState.RUNNING, now)
+    (folders.root / "no profile").touch()
+    status, out, err = say("ps")
+    assert status == 0 and "no profile `work`" in out + err, out
+    assert [line.split()[0] for line in out.splitlines()] == ["RUN", "1", "2"], out
+    for command in (("machines", "rented"), ("bill", "--by", "machine")):
+        status, out, err = say(*command)
+        assert status == 0 and "RTX4090" in out and "no profile `work`" in err
+    shown = on_page()
+    assert len(shown["hosts"]) == 1 and "no profile `work`" in shown["notes"][0]
+
+
 def on_page() -> Any:
     with Client(load()) as client:
         page = RunsPage(client, 0)
         try:
-            return page._machines(None, None)["hosts"]  # type: ignore[arg-type]
+            return page._machines(None, None)  # type: ignore[arg-type]
         finally:
             page.close()
 

@@ -25,10 +25,13 @@ from remoterun.clouds import front, simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.command import conformance, provider
 from remoterun.clouds.command.provider import ProgramProvider
+from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.host_name import name_of
 from remoterun.clouds.vendor import Order
 from remoterun.config import ArchivePlace, Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, new_key
+from tests.cloud.renters import own_program
 from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE
 from tests.lab.local_docker import LocalDocker
@@ -84,6 +87,28 @@ def programs(tmp_path: Path) -> Any:
             each.provider.release(host)
 
 
+@pytest.mark.parametrize(("minutes", "kind"), ((-20, "host"), (-10, "server"), (10, "host"), (20, "server")))
+def test_a_clock_that_is_wrong_ends_no_host_early_or_late(
+    programs: Any, monkeypatch: pytest.MonkeyPatch, kind: str, minutes: int
+) -> None:
+    """Nor does a program that is busy for the moment."""
+    ours, real, said = programs(), time.time, list[str]()
+    (ours.root / "ends").write_text(kind)
+    (ours.root / "busy").write_text("2")
+    monkeypatch.setattr(simple, "ASK", 0.2)
+    monkeypatch.setattr(time, "time", lambda: real() + minutes * 60)
+    offers = ours.provider.offers(ours.machine, True)
+    host = ours.provider.acquire(ours.intent(600.0), offers, lambda _: None, said.append)
+    assert abs(host.began - time.time()) < 30 and host.deadline == pytest.approx(host.began + 600, abs=15)
+    (warned,) = said
+    assert warned.startswith(f"this machine's clock is {abs(minutes)} minutes {'fast' if minutes > 0 else 'slow'}")
+    (terms,) = ours.root.glob("hosts/*/root/.remoterun/rented.json")
+    (about,) = ours.root.glob("hosts/*/about.json")
+    assert json.loads(terms.read_text())["deadline"] == pytest.approx(real() + 600, abs=30)
+    if kind == "server":
+        assert json.loads(about.read_text())["ends"] == pytest.approx(real() + 600, abs=30)
+
+
 @pytest.mark.parametrize("kind", ("container", "machine"))
 def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path, kind: str) -> None:
     root = tmp_path / "cloud"
@@ -106,15 +131,6 @@ def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path, kind:
     place.run("cp", f"runs/{number}/result", "result")
     assert (place.folder / "result").read_text() == "made\n"
     assert "RTX4090" in place.run("bill", "--by", "machine").stdout
-
-
-def own_program(place: Place, root: Path) -> None:
-    """`pod`, a machine type of a program whose containers are below `root`."""
-    root.mkdir()
-    program = root.parent / "pod.sh"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} {CONTAINERS} {root}\n")
-    program.chmod(0o755)
-    place.run("machines", "add", "pod", "--command", "RTX4090", "--program", str(program), "--idle", "5s")
 
 
 def test_without_a_bucket_this_machine_fetches_what_a_run_makes(tmp_path: Path) -> None:
@@ -283,7 +299,6 @@ def test_what_a_program_does_wrong_is_one_line(programs: Any, tmp_path: Path, mo
         ("hangs", "sleep 100"),
         ("floods", "exec cat /dev/zero"),
         ("fails", "echo no such key >&2; exit 3"),
-        ("odd", """echo '{"hosts": [{"id": 3}]}'"""),
     ):
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{body}\n")
@@ -292,14 +307,104 @@ def test_what_a_program_does_wrong_is_one_line(programs: Any, tmp_path: Path, mo
             provider.ProviderProgram([str(program)]).hosts()
         said.append(raised.value.message)
         assert "\n" not in raised.value.message and len(raised.value.evidence or "") <= 1000
+        if name in ("banner", "fails"):
+            with pytest.raises(ProviderUnreachable):  # the host may be made, and is looked for
+                provider.ProviderProgram([str(program)]).ask("create")
     assert said == [
         "what `banner` answered to `hosts` is not one JSON object",
         "`hangs` did not answer within 3 s to `hosts`",
         "`floods` wrote more than 1,048,576 bytes to `hosts`",
         "`fails` ended with status 3 at `hosts`",
-        said[-1],
     ]
-    assert said[-1].startswith("what `odd` answered to `hosts` can't be read: ")
+
+
+def test_a_host_of_which_odd_things_are_said_hides_no_other_and_runs_nothing_here(programs: Any) -> None:
+    """Each field that comes to ssh's files, or to a command to copy; and what makes no sense at all."""
+    ours, touch = programs(), "touch pwned"
+    host, intent = ours.acquire(), ours.intent()
+    folder = HostFolder(ours.config.home, intent.token)
+    folder.begin(intent)
+    name = name_of(intent, ours.config.home)
+    ways: tuple[dict[str, Any], ...] = (
+        {"address": f"192.0.2.1\n  ProxyCommand {touch}"},
+        {"address": "192.0.2.1", "user": f"root\n  ProxyCommand {touch}"},
+        {"address": "192.0.2.1", "proxy": f"nc\n  Match exec {touch}"},
+        {"address": "192.0.2.1", "host_key": "ssh-ed25519 AAAA\n* ssh-ed25519 BBBB"},
+        {"address": "192.0.2.1", "host_key": "@cert-authority * ssh-ed25519 AAAA"},
+        {"address": "-oProxyCommand=x"},
+        {"address": "192.0.2.1", "port": 65536},
+        {"address": "192.0.2.1", "port": "abc"},
+        {"began": "yesterday"},
+        {"price": -3.0},
+        {"price": 1e300},
+        {"state": "odd"},
+    )
+    odd = [{"id": f"odd-{number}", "name": name, **each} for number, each in enumerate(ways)]
+    nameless = [{"id": 3}, {"id": "x; touch y", "name": name}, {"id": "--all", "name": name}, "odd"]
+    (ours.root / "odd").write_text(json.dumps([*odd, *nameless]))
+    notes = list[str]()
+    listed = ours.provider.hosts(notes.append)
+    assert [each.id for each in listed if each.machine is not None] == [host.id]
+    assert {each.id.partition("/")[2] for each in listed} == {host.id.partition("/")[2], *(each["id"] for each in odd)}
+    assert len(notes) == len(odd) + len(nameless) and not any("\n" in each for each in notes)
+    assert not folder.ssh_config.exists() and all(each.offer.price is None for each in listed if each.id != host.id)
+    (check,) = (each for each in ours.provider.checks(ours.machine) if each.name.endswith(": hosts"))
+    assert check.ok is False
+    (ours.root / "odd").unlink()
+
+
+def test_a_moment_that_is_in_no_calendar_breaks_nothing(programs: Any) -> None:
+    ours = programs()
+    moments = (-62135596800.0, -1.0, 1e17, 1e300, float("inf"), float("nan"), 10**400)
+    names = [name_of(ours.intent(), ours.config.home) for _ in moments]
+    odd = [
+        {"id": f"odd-{number}", "name": name, "began": moment, "ended": moment, "state": "stopped", "price": 1.0}
+        for number, (name, moment) in enumerate(zip(names, moments, strict=True))
+    ]
+    (ours.root / "odd").write_text(json.dumps(odd))
+    listed, now = ours.provider.hosts(), time.time()
+    assert len(listed) == len(odd)
+    assert all(abs(each.began - now) < 60 and each.ended is None and each.deadline > now for each in listed)
+    with Client(ours.config) as laptop:
+        assert laptop._nouns.hosts.bill(now - 86400).total.cost < 1
+    (ours.root / "odd").unlink()
+
+
+@pytest.mark.parametrize("now", ("1", "1e12", "Infinity", "NaN", "true", '"x"', f"1{'0' * 400}"))
+def test_a_clock_that_can_not_be_one_is_no_answer(programs: Any, now: str) -> None:
+    ours = programs()
+    (ours.root / "now").write_text(now)
+    with pytest.raises(ProviderUnreachable, match="the clock of `rented_containers` says"):
+        ours.provider.hosts()
+    (ours.root / "now").unlink()
+
+
+def test_a_clock_that_lies_rents_nothing_and_ends_nothing(programs: Any) -> None:
+    ours = programs()
+    intent, offers, now = ours.intent(), ours.provider.offers(ours.machine, True), ours.root / "now"
+    host = ours.provider.acquire(intent, offers, lambda _: None)
+    now.write_text(repr(time.time() + 80000))
+    (listed,) = ours.provider.hosts()
+    assert listed.deadline == pytest.approx(intent.deadline, abs=1) and listed.token == host.token
+    fresh = ProgramProvider(ours.config)
+    offers = fresh.offers(ours.machine, True)
+    with pytest.raises(ProviderError, match="s wrong between two answers"):
+        fresh.acquire(ours.intent(), offers, lambda _: None, lambda _: now.unlink(missing_ok=True))
+    assert len(ours.noted("made")) == 1
+
+
+def test_a_second_host_of_one_request_is_named_and_brings_no_key_of_its_own(programs: Any) -> None:
+    ours = programs()
+    host = ours.acquire()
+    known, first = HostFolder(ours.config.home, host.token).path / "known_hosts", ours.root / "odd"
+    before = known.read_bytes()
+    (about,) = ours.root.glob("hosts/*/about.json")
+    name = json.loads(about.read_text())["name"]
+    first.write_text(json.dumps([{"id": "b2", "name": name, "address": "192.0.2.1", "host_key": "ssh-ed25519 AAAA"}]))
+    with pytest.raises(ProviderError, match="2 hosts that were made for one request: .*b2") as raised:
+        ours.provider.find(host.token)
+    assert "remoterun machines rm rented_containers/" in str(raised.value.hint) and known.read_bytes() == before
+    first.unlink()
 
 
 @pytest.mark.timeout(300 + 20 * KILLS)
@@ -419,4 +524,9 @@ def test_a_folder_that_is_not_the_bucket_is_not_written_to(tmp_path: Path) -> No
             (tmp_path / "remoterun.json").touch()
             content = content._replace(pieces=lambda: [b"other"])
         post(http, grant, "log/0", Content.of(b"data"))
-    assert (tmp_path / "runs" / "x" / "log" / "0").read_bytes() == b"data"
+        assert (tmp_path / "runs" / "x" / "log" / "0").read_bytes() == b"data"
+        (tmp_path / "away").mkdir()
+        (tmp_path / "runs" / "x" / "packs").symlink_to(tmp_path / "away")
+        with pytest.raises(HttpError, match="packs is not a folder"):  # another of the bucket has put it there
+            post(http, grant, "packs/0", Content.of(b"data"))
+    assert not list((tmp_path / "away").iterdir())

@@ -44,7 +44,9 @@ def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     machine = MachineType("gpu", rental=Rental(request.param, types, program=program))
     stack = contextlib.ExitStack()
     if request.param == "hf":
-        find_jobs(stack.enter_context(Jobs(tmp_path / "hf")), monkeypatch)
+        jobs = stack.enter_context(Jobs(tmp_path / "hf"))
+        find_jobs(jobs, monkeypatch)
+        jobs.trust(tmp_path / "home")
     elif request.param == "aws":
         for name, value in request.getfixturevalue("cloud").environment().items():
             monkeypatch.setenv(name, value)
@@ -79,6 +81,7 @@ def test_an_intent_stands_for_one_host_from_its_start_to_its_end(given: Given) -
     if isinstance(given.provider, HasLeftovers):
         for leftover in given.provider.leftovers():
             assert isinstance(leftover, Leftover) and leftover.why
+            assert given.machine.rental is not None and leftover.at == given.machine.rental.provider
             given.provider.clear(leftover)
             given.provider.clear(leftover)
         assert given.provider.leftovers() == []

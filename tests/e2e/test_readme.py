@@ -91,6 +91,7 @@ def test_every_command_about_hugging_face(tensorflow: Path, tmp_path: Path) -> N
     with Jobs(tmp_path / "hf", environment=tensorflow) as jobs:
         place = make_place(tmp_path)
         place.env.update(jobs.variables)
+        jobs.trust(Path(place.env["REMOTERUN_HOME"]))
         place.env["AWS_EC2_METADATA_DISABLED"] = "true"
         place.run("upload", "data/input.txt", "--name", "doom")
         commands = shown(section(CLOUD).partition(AT_AWS)[0])

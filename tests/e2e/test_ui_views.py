@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     busy = {"name": EVIL, "kind": "ssh", "runs": [{"number": 3, "state": "running", "command": EVIL}], "line": EVIL}
     busy |= {"gpus": [EVIL], "disk": {"free": 25e9, "total": 1e11}, "load": 0.5, "unreached": None}
     lost = {"name": "far", "kind": EVIL, "runs": [], "line": None, "gpus": [], "disk": None, "load": None}
-    machines = {"machines": [busy, {**lost, "unreached": EVIL}], "hosts": hosts}
+    machines = {"machines": [busy, {**lost, "unreached": EVIL}], "hosts": hosts, "notes": []}
     compared = {
         "rows": [row(3), row(4, description=EVIL)],
         "params": {"lr": ["0.1", EVIL], EVIL: [None, "1"], "units": ["64", "64"]},

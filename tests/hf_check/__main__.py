@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from remoterun.clouds.hf.hardware import table
+from remoterun.clouds.hf.provider import PROXY
 from tests.cloud_check.user import User
 from tests.hf_check.questions import GPU_TYPE, TYPE, Questions
 
@@ -29,7 +30,11 @@ def main() -> int:
     parser.add_argument("--gpu", action="store_true", help="train on a T4, too")
     parser.add_argument("--bucket", metavar="NAMESPACE/NAME", help="of yours there: mount it, too")
     parser.add_argument("--profile", default="hf", metavar="NAME", help="of ~/.aws, for the bucket; default: hf")
+    parser.add_argument("--ssh", default=PROXY, metavar="HOST[:PORT]", help="its SSH server; default: %(default)s")
     parser.add_argument("--buckets", default="https://s3.hf.co", metavar="URL", help="where buckets speak S3")
+    parser.add_argument(
+        "--size", type=int, default=10**9, metavar="BYTES", help="of a large output there; default: 1 GB"
+    )
     parser.add_argument("--session", type=float, default=2.0, metavar="MINUTES", help="of a quiet session; default: 2")
     parser.add_argument("--alone", type=float, default=60.0, metavar="SECONDS", help="without a client; default: 60")
     parser.add_argument("--idle", default="1m", metavar="TIME", help="how long a host waits for a run; default: 1m")
@@ -70,6 +75,7 @@ def agreed(questions: Questions, cost: float, options: argparse.Namespace) -> No
     print(f"at most   ${cost:.2f}; hosts end by themselves after {options.hours * 60:.0f} minutes", file=sys.stderr)
     print("makes     jobs with the label made-by=remoterun, which are ended, also after ^C", file=sys.stderr)
     print("needs     your public SSH key at https://huggingface.co/settings/keys; 10 minutes", file=sys.stderr)
+    print(f"trusts    {questions.trusted()}, the host key of {options.ssh}", file=sys.stderr)
     if not options.yes:
         print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import subprocess
@@ -29,6 +30,8 @@ LIMIT = 60
 """Seconds after which the server is to end a job that does not end by itself."""
 LATE = 180.0
 """Seconds until it has, or a host that is idle has ended, and the list says so."""
+LARGE_SECONDS = 1800.0
+"""Within which a large output is made and saved, or copied."""
 CHANNELS = 6
 RENAME = (
     "(cd /mnt/remoterun && echo whole >check.tmp && mv check.tmp check.txt && cat check.txt && "
@@ -42,6 +45,7 @@ class Questions:
         self._user, self._options = user, options
         user.settings(f'[archive]\nbucket = "file://{user.folder}/archive"\n')
         self._vendor = Jobs(Config(user.home))
+        self._known = user.home / "hosts" / "hf.known_hosts"
         self._made: set[str] = set()
         self.failed: list[str] = []
 
@@ -51,7 +55,7 @@ class Questions:
         self._question("are the prices still those of our table?", self._prices)
         self._question("a run on a new host, to its first line", self._first_run)
         self._question("its log and its outputs", self._read)
-        self._question("does the list repeat timeoutSeconds?", self._limit)
+        self._question("does the list repeat its timeout?", self._limit)
         self._question("which host key has its SSH server?", self._host_key)
         self._question(f"{CHANNELS} commands at once, beside a log", self._channels)
         self._question("does a run go on without a session?", self._alone)
@@ -63,6 +67,7 @@ class Questions:
         self._question(f"does the server end a job after {LIMIT} s?", self._server)
         if self._options.bucket:
             self._question("a bucket that is mounted, and rename in it", self._bucket)
+            self._question("a large file, whose host is ended once it is saved", self._large)
         if self._options.gpu:
             self._question("a training on a GPU", self._gpu)
 
@@ -81,6 +86,16 @@ class Questions:
             return self._vendor.identity()
         except RemoterunError as error:
             sys.exit(f"error: {error.message}\n\nhint: {error.hint}")
+
+    def trusted(self) -> str:
+        """The fingerprint of its SSH server's host key, which is taken as it is now."""
+        address, _, port = self._options.ssh.partition(":")
+        words = ["ssh-keyscan", "-t", "ed25519", "-p", port or "22", address]
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+        key = next((line.split()[1:] for line in said if not line.startswith("#")), [])
+        self._known.parent.mkdir(0o700, parents=True, exist_ok=True)
+        self._known.write_text(f"hf {' '.join(key)}\n")
+        return self._host_key()
 
     # --- before a host
 
@@ -117,7 +132,7 @@ class Questions:
         return f"ends in {((ends or 0) - time.time()) / 60:.0f} minutes"
 
     def _host_key(self) -> str:
-        words = ["ssh-keygen", "-lf", str(self._user.home / "hosts" / "hf.known_hosts")]
+        words = ["ssh-keygen", "-lf", str(self._known)]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
     def _channels(self) -> str:
@@ -202,6 +217,21 @@ class Questions:
         kept = self._user.run("cp", f"runs/{self._newest()}/kept.txt", "-").stdout
         require(kept == "kept\n", f"without its host the output is {kept!r}")
         return "its output is there without the host"
+
+    def _large(self) -> str:
+        """What is written just before a host is ended must be there for S3."""
+        size, began = self._options.size, time.monotonic()
+        self._user.run(
+            *self._words("check", f"head -c {size} /dev/urandom >large; sha256sum large"), seconds=LARGE_SECONDS
+        )
+        saved = time.monotonic() - began
+        self._user.run("machines", "rm", f"hf/{self._host().id}")
+        number = self._newest()
+        self._user.run("cp", f"runs/{number}/large", str(self._user.folder / "large"), seconds=LARGE_SECONDS)
+        said = self._user.run("logs", str(number)).stdout.split()[0]
+        with (self._user.folder / "large").open("rb") as file:
+            require(hashlib.file_digest(file, "sha256").hexdigest() == said, "it is another one")
+        return f"{size / 1e6:.0f} MB, saved after {saved:.0f} s"
 
     def _gpu(self) -> str:
         words = self._words("gpu", TRAIN, "-m", f"uploads/{self._user.upload}:data")

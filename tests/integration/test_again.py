@@ -246,6 +246,18 @@ class TestRerun:
         for number in (1, 2, 3):  # its hook can't be reached
             typed("rm", f"runs/{number}")
 
+    def test_how_its_log_is_read_is_its_machines_word_there_alone(self, typed: Typed) -> None:
+        write_files(typed.folder, {"a": "a"})
+        typed("run", "--no-git", "-y", "--metric-step", "mine", "true")
+        run = Path(typed.user.place("one").folder, "runs", typed.user.client.connections.registry.run(1).key)
+        theirs = {"metrics": ["(?P<loss>(a+)+b)"], "metric_step": "evil", "metric_hide": ["loss"]}
+        (run / "reading.json").write_text(json.dumps(theirs))
+        for number, words in ((2, ("-t", "two")), (3, ("-t", "two", "--metric-step", "typed")), (4, ())):
+            typed("rerun", "1", *words)
+            spec = json.loads(typed("info", str(number), "--json").stdout)["spec"]
+            step = {2: "mine", 3: "typed", 4: "evil"}[number]
+            assert (spec["metric_step"], bool(spec["metrics"])) == (step, number == 4), number
+
     def test_a_machine_that_says_more_than_was_asked_gets_no_secret(self, typed: Typed, recorded: Recorded) -> None:
         registry = typed.user.client.connections.registry
         typed.user.client.secrets.set("ONE", "1")

@@ -306,7 +306,7 @@ class TestHostileServers:
         for number, where in enumerate(("file:///etc/passwd", "http://127.0.0.1:9/", "/mine/elsewhere"), 1):
             bucket.faults[:] = [lambda handler: handler.refuse(307, "TemporaryRedirect", Location=where)]  # noqa: B023
             error = refusal(link, stored)
-            assert error.code == "refused" and "not followed" in error.message and len(bucket.asked) == number
+            assert error.code == "moved" and "not followed" in error.message and len(bucket.asked) == number
 
     def test_a_line_that_can_not_be_read(self, link: Link) -> None:
         for line in (b"{", b"[" * 100_000, b"{}"):
@@ -320,8 +320,10 @@ class TestHostileServers:
         for take in (*bad, Take("../x", 1, 0, 0, 1), Take("ab" * 32, -1, 0, 0, -1)):
             assert refusal(link, SignedObject(bucket.signed("a"), [take])).code == "bad_stream" and bucket.asked == []
 
-    def test_only_addresses_of_http(self, link: Link) -> None:
-        for url in ("file:///etc/passwd", "ftp://127.0.0.1/a", "http://", "http://a b/", "http://[/"):
+    def test_only_addresses_of_http_and_of_a_mounted_bucket(self, link: Link) -> None:
+        """Of a file that is not what the archive says, nothing is kept."""
+        assert refusal(link, SignedObject("file:///etc/passwd", [Take("ab" * 32, 5, 0, 0, 5)])).code == "damaged"
+        for url in ("ftp://127.0.0.1/a", "http://", "http://a b/", "http://[/"):
             assert refusal(link, SignedObject(url, [Take("ab" * 32, 5, 0, 0, 5)])).code == "refused"
 
 

@@ -25,10 +25,10 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked, read_json
 from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
+from remoterun.agent.shared.identity import Machine
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.agent.store.machine import Machine
 from remoterun.client.live.ports import PortNews
 from remoterun.client.runs.following import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HomeMissing, LinkLost, NotFound, UsageError

@@ -135,5 +135,5 @@ def test_what_would_not_be_sent_is_refused(client: Client, tmp_path: Path, monke
         client.run([], source=None)
     with pytest.raises(RemoterunError) as git_error:
         snapshot(tmp_path.parent)
-    assert "`no_git=True` sends the folder as it is" in (git_error.value.hint or "")
+    assert "no_git=True)` sends the folder as it is" in (git_error.value.hint or "")
     assert client.jobs() == [], "what is refused has no number"

@@ -186,6 +186,22 @@ def test_waiting_names_the_ports_on_which_the_run_listens(
     assert {each.kind for each in news} == {"waiting"}
 
 
+def test_a_port_on_which_another_program_listens_is_not_the_runs(server: Callable[..., Server], user: User) -> None:
+    """It took the port first, and is given nothing that was meant for the run."""
+    it = server()
+    with socket.create_server(("127.0.0.1", it.port)), served(user.place("one").home) as link:
+        watching = link.open("watch_ports", key=it.run.key, ports=[it.port])
+        watching.end()
+        assert next(iter(watching)).header == {"waiting": it.port, "others": []}
+        stream = link.open("connect", key=it.run.key, port=it.port)
+        stream.end()
+        with pytest.raises(RemoteError, match="no process of the run listens"):
+            for _ in stream:
+                pass
+        watching.cancel()
+    it.touch("end")
+
+
 def test_a_server_that_begins_between_two_looks_is_not_among_the_others(
     server: Callable[..., Server], user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +227,15 @@ def test_a_server_that_listens_on_ipv6_only(server: Callable[..., Server]) -> No
     with it.forward():
         local = until(lambda: it.news and it.news[-1].local)
         assert ask(local, b"echo\nhello") == b"hello"
+
+
+def test_another_program_at_another_address_of_the_port_is_not_asked(server: Callable[..., Server]) -> None:
+    it = server("::1")
+    with socket.create_server(("127.0.0.1", it.port)):
+        it.touch("go")
+        with it.forward():
+            local = until(lambda: it.news and it.news[-1].local)
+            assert ask(local, b"echo\nhello") == b"hello"
 
 
 def test_the_port_here_that_was_asked_for(server: Callable[..., Server], free_port: Callable[[], int]) -> None:

@@ -26,7 +26,7 @@ import pytest
 
 from remoterun import Client as Library
 from remoterun import archive_store
-from remoterun.agent.running.archiving import LOG_PIECE
+from remoterun.agent.shared.logs import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store import host_role

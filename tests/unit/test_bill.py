@@ -18,9 +18,10 @@ from botocore.validate import ParamValidator
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
 from remoterun.client.upkeep.rented_hosts import RentedHosts
-from remoterun.clouds import PROVIDERS
+from remoterun.clouds import PROVIDERS, all_fronts
 from remoterun.clouds.aws.budget import budget_command
-from remoterun.clouds.base import Intent, Offer, RentedHost, Spent
+from remoterun.clouds.base import Intent, Leftover, Offer, RentedHost, Spent
+from remoterun.clouds.command.provider import ProviderProgram
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Row
@@ -265,6 +266,18 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
     (folders.root / "spent").write_text("[]")
     (folders.root / "account").write_text("999999999999")  # another AWS_PROFILE
     assert billing.spent(connections, "aws", DAY, DAY) == []
+
+
+@pytest.mark.parametrize(
+    ("id", "name"), [("i-0123456789abcdef0", "aws"), ("hf/68a", "hf"), ("pod/1", "command"), (None, "command")]
+)
+def test_an_id_is_of_one_provider_whatever_their_order(id: str | None, name: str) -> None:
+    id = id or f"{ProviderProgram(['python3', './hf.py']).key}/68a"  # it is not Hugging Face
+    assert [each.name for each in all_fronts() if each.is_host(id)] == [name]
+
+
+def test_what_no_provider_was_asked_to_remove_is_not_removed(connections: Connections) -> None:
+    assert not RentedHosts(connections).clear(Leftover("group", "here/sg-1", "no host needs it", at="aws"))
 
 
 class ShutFront(FolderFront):

@@ -46,6 +46,14 @@ def test_values_stand_in_the_command_as_words_of_the_shell() -> None:
     )
 
 
+@pytest.mark.parametrize("command", ['echo ":n:"', "echo ':n:'", "echo 'it'\\''s' \"a \\\" :n:\""])
+def test_no_value_is_a_way_out_of_quotes(command: str) -> None:
+    with pytest.raises(UsageError, match="`:n:` stands within quotes"):
+        filled(command, {"n": "$(touch X)"})
+    assert filled(command, {"n": "0.1"}) == command.replace(":n:", "0.1")
+    assert filled('echo "a" \'b\' \\" :n:', {"n": "a b"}).endswith(" 'a b'")
+
+
 @pytest.mark.parametrize("command", ["x[1:n:2] y[:n:]", "http://host:port:", "a::b::", "-v data:model:ro", "12:30:00"])
 def test_what_else_has_colons_is_left_alone(command: str) -> None:
     check_command(command, ["lr"])

@@ -25,6 +25,16 @@ USER = {"id": 1, "email": "me@vast"}
         ("runpod-v2", "DELETE", "/v2/pods/1", None, 204, {}, "no body"),
         ("vast", "GET", "/api/v0/users/current/", None, 200, {**USER, "name": "me"}, "name"),
         ("vast", "GET", "/api/v0/users/current/", None, 202, USER, "202"),
+        (
+            "hetzner",
+            "POST",
+            "/v1/servers",
+            {"name": "a", "server_type": "b", "image": "c", "spot": True},
+            422,
+            None,
+            "spot",
+        ),
+        ("hetzner", "DELETE", "/v1/servers/1", None, 404, {"error": {"code": "not_found"}}, "message"),
     ),
 )
 def test_what_is_not_published_fails(api, method, target, body, status, answer, wrong) -> None:
@@ -35,6 +45,18 @@ def test_what_is_not_published_fails(api, method, target, body, status, answer, 
         pass
 
 
+def test_an_answer_is_filled_with_what_the_description_requires() -> None:
+    for api, target, fields in (
+        ("runpod-v2", "/v2/pods", {"pods": [{"id": "1", "ssh": {"direct": None}}]}),
+        ("hetzner", "/v1/servers", {"servers": [{"id": 1}], "meta": {"pagination": {"next_page": None}}}),
+    ):
+        with Published(api) as published:
+            answer = published.filled("GET", target, 200, fields)
+            assert published.exchange("GET", target, None, lambda answer=answer: (200, answer)) == (200, answer)
+        answer = published.filled("GET", target, 200, {**fields, "wrong": 1})
+        assert "wrong" in published.check_answer("GET", target, 200, answer), "a field too many stays one"
+
+
 def test_what_is_published_goes_through() -> None:
     with Published("runpod-v2") as api:
         assert api.exchange("DELETE", "/v2/pods/1", None, lambda: (204, None)) == (204, None)
@@ -43,3 +65,24 @@ def test_what_is_published_goes_through() -> None:
     with Published("vast") as api:
         assert api.exchange("GET", "/api/v0/users/current/", None, lambda: (200, USER)) == (200, USER)
         assert api.exchange("PUT", "/api/v0/asks/7/", {"image": "a"}, lambda: (503, "no")) == (503, "no")
+
+
+WHO = "<GetCallerIdentityResponse><GetCallerIdentityResult>{}</GetCallerIdentityResult></GetCallerIdentityResponse>"
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "answer", "found"),
+    (
+        ("sts", "GetCallerIdentity", WHO.format("<Account>1</Account>"), []),
+        ("sts", "GetCallerIdentity", WHO.format("<Owner>1</Owner>"), ["Owner"]),
+        ("sts", "GetCallerIdentity", "<GetCallerIdentityResponse/>", ["no GetCallerIdentityResult"]),
+        ("scheduler", "ListSchedules", '{"Schedules": [{"State": "ENABLED", "EndDate": null}]}', ["EndDate"]),
+        ("scheduler", "ListSchedules", '{"Schedules": [{"State": "ON"}]}', ["'ON' is none of its values"]),
+    ),
+)
+def test_an_answer_of_aws_is_held_against_its_model(service, action, answer, found) -> None:
+    pytest.importorskip("botocore")
+    from tests.cloud.models import wrong
+
+    said = wrong(service, action, answer.encode())
+    assert len(said) == len(found) and all(text in each for text, each in zip(found, said, strict=True)), said

@@ -222,6 +222,8 @@ class TestEventFiles:
         ],
     )
     def test_what_is_not_a_scalar(self, value: bytes) -> None:
+        odd = event(b"inf", simple("loss", 1))  # type: ignore[arg-type]
+        assert values(read(tfevents.read, odd)[0]) == [("loss", 0, 1)], "a step that is no number"
         points = in_pieces(tfevents.read, event(1, value) + event(2, simple("loss", 1)))
         assert values(points) == [("loss", 2, 1)]
 

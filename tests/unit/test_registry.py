@@ -141,6 +141,28 @@ class TestRuns:
         subprocess.run([sys.executable, "-c", body, str(tmp_path / "home/registry.db")], check=True)
         assert registry.abandoned(registry.run("last"))
 
+    @pytest.mark.parametrize(
+        ("changed", "is_gone"),
+        [
+            ({}, False),
+            ({"began": "1"}, True),
+            ({"boot": "before", "processes": "pid:[1]"}, True),
+            ({"boot": "before", "name": "desktop", "pid": 999999999}, False),
+            ({"processes": "pid:[1]", "pid": 999999999}, False),
+        ],
+        ids=["itself", "its number is another's", "a boot before", "another machine", "another container"],
+    )
+    def test_a_client_is_more_than_its_number(
+        self, registry: Registry, tmp_path: Path, changed: dict[str, Any], is_gone: bool
+    ) -> None:
+        run = add(registry)
+        with contextlib.closing(sqlite3.connect(tmp_path / "home/registry.db")) as database, database:
+            pid, began, machine = json.loads(database.execute("SELECT client_pid FROM runs").fetchone()[0])
+            client = {"pid": pid, "began": began, **machine, **changed}
+            stored = json.dumps([client.pop("pid"), client.pop("began"), client])
+            database.execute("UPDATE runs SET client_pid = ?", (stored,))
+        assert registry.abandoned(run) is is_gone
+
 
 class TestWhatAHostSays:
     def test_nonsense_is_not_believed(self, recorded: Recorded) -> None:

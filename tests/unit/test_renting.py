@@ -140,6 +140,8 @@ def test_who_names_no_dollars_has_those_of_the_config(recorded: Recorded) -> Non
             recorded.same(said, f"{rental}, the limit {name}")
     with recorded.raises(UsageError, "a limit that pays for no boot"):
         planning.hours(machine, (h100,), 1.0)
+    with recorded.raises(UsageError, "hours that pay for no boot"):
+        planning.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",), max_hours=0.01)), (h100,))
 
 
 def test_who_wrote_last_comes_last() -> None:

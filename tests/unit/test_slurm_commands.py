@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from remoterun.agent.running.queues.slurm_commands import JobLine, gpus_in, why
+from remoterun.agent.running.queues.slurm_commands import JobLine, gpus_in, nodes, seconds_of, why
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,18 @@ def test_when_it_is_expected_to_start() -> None:
     start = time.localtime(time.time() + 3600)
     said = why(JobLine("rr-x", "PENDING", time.strftime("%Y-%m-%dT%H:%M:%S", start), "Resources"))
     assert said.endswith(time.strftime("it is expected to start at %H:%M", start))
+
+
+def test_odd_lines_of_sinfo_are_no_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the banner of a site."""
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho Welcome\necho 'main*|idle|gpu:2|64+|1000|infinite|n1'\n")
+    (tmp_path / "squeue").write_text("#!/bin/sh\n")
+    for program in tmp_path.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (node,) = nodes()
+    assert (node.partition, node.cpus, node.gpus, node.memory) == ("main", 64, 2, 1000 << 20)
+    assert seconds_of("9" * 300 + "-00:00:00") is None and seconds_of("1-00:00:01") == 86401
 
 
 @pytest.mark.parametrize(

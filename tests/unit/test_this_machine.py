@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from remoterun.agent.shared.identity import Machine
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.agent.store.machine import Machine
 
 BOX = Machine("1d", "box", "boot-1", "pid:[1]")
 

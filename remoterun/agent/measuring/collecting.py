@@ -308,7 +308,7 @@ class Collector:
                     params.setdefault(cut_name(name), str(text)[:LONG])
         of_log = {name for name, owner in self._owners.items() if owner[1] == LOG.name} if self._structured else ()
         names = list(enumerate(self._points.names))
-        hidden = [at for at, name in names if name in of_log or self._points.number(name) != at]
+        hidden = {at for at, name in names if name in of_log or self._points.number(name) != at}
         left_out = self._left_out + (sum(file.unread for _, file in files) if ended else 0)
         progress = self._summary.progress(total, hidden)._replace(params=params, left_out=left_out)
         if not progress.series:

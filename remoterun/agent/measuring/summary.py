@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Collection, Deque, Dict, List, Optional, Tuple
 
 from ..shared.measured import SHOWN, SPARK, Progress, Series, direction, number, rank
 
@@ -44,7 +44,7 @@ class Summary:
         """The steps so far were counted in another way."""
         self._marks.clear()
 
-    def progress(self, total: Optional[float], hidden: Sequence[int] = ()) -> Progress:
+    def progress(self, total: Optional[float], hidden: Collection[int] = ()) -> Progress:
         """`total`: steps of the whole run, if that is known. Series that are `hidden` are left out."""
         shown = [series for number, series in self._series.items() if number not in hidden]
         shown.sort(key=lambda series: rank(series.name))

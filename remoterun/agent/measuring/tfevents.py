@@ -51,7 +51,7 @@ def _points(event: bytes, state: Dict[str, Any]) -> Iterator[Point]:
     for number, part in fields(event):
         if number == 1:
             time = struct.unpack("<d", part)[0]
-        elif number == 2:
+        elif number == 2 and isinstance(part, int):
             step = float(part)
         elif number == 5:
             for value in (dict(fields(each)) for _, each in fields(part)):

@@ -42,6 +42,8 @@ def _watch(call: Call, run: RunFolder, ports: Set[int], network: Network) -> Non
     while True:
         listening = network.listening()
         found = ports if listening is None else ports & listening
+        if listening is not None and found - up:  # others of this machine may listen there
+            found -= (found - up) - network.listening_of_run()
         missing = ports - found - up
         if missing and (others is None or listening != listening_before):
             others_before, others = others, sorted(network.listening_of_run() - missing)  # one may begin just now

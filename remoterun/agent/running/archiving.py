@@ -24,6 +24,7 @@ from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecor
 from ..shared.asked import WAIT_FOR_LOGIN
 from ..shared.facts import RunEvent
 from ..shared.files import read_bytes, remove_tree, size_of, text_of
+from ..shared.logs import LOG_PIECE
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, INCOMPLETE, Reason
@@ -36,14 +37,16 @@ from .ending import Ended, note_once
 
 CHECK_EVERY = 2.0
 """Seconds between two checks for what is new of a run that goes on."""
-LOG_EVERY, LOG_PIECE = 30.0, 4 << 20
-"""Seconds, or bytes, after which what is new of the log is posted."""
+LOG_EVERY = 30.0
+"""Seconds after which what is new of the log is posted, if a piece of it has not come before."""
 CONNECTIONS = 4
 FAILURES = 3
 """Failures in a row after which the user reads of them."""
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds for which everything waits after a failure."""
 POLL = 0.2
+SETTLED = 50 << 20
+"""Bytes a second that a mounted bucket, which is written after files are closed, takes at the least."""
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
@@ -64,6 +67,8 @@ class RunArchiving:
         self._before = {"log": spec.log_before, "err": spec.err_before}
         self._posted = {name: self._noted_end(name) for name in self._streams}
         """Bytes of each that the archive has."""
+        self._written = 0
+        """Bytes that this process has put there, besides."""
         self._stopped = threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -174,9 +179,21 @@ class RunArchiving:
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        log, record = partial(self._post_log, enough=check), partial(self._post_record, last=last)
-        run_jobs(iter([log, record]), 1, check)
+        run_jobs(iter([partial(self._post_log, enough=check)]), 1, check)
+        self._settle(check)
+        run_jobs(iter([partial(self._post_record, last=last)]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
+
+    def _settle(self, check: Callable[[], None]) -> None:
+        """Wait until a mounted bucket surely has all of it. Raises what `check` raises."""
+        terms = self._home.rental.terms()
+        if terms is None or not terms.settle:
+            return
+        note_once(self._run, "the mounted bucket %s is being written" % self._spec.bucket)
+        settled = time.monotonic() + terms.settle + self._written / SETTLED
+        while time.monotonic() < settled:
+            check()
+            time.sleep(POLL)
 
     # -- contents of the outputs
 
@@ -218,6 +235,7 @@ class RunArchiving:
         def job(http: HttpClient) -> None:
             if key not in self._noted:
                 post(http, self._grant(), key, content)
+                self._written += content.size
                 self._note(key)
 
         return job

@@ -131,7 +131,7 @@ class Keeper:
                 self._active_at = now
             self._known_runs = runs
             idle = now - self._active_at
-            if nobody is None or idle < terms.idle:
+            if nobody is None or idle < max(terms.idle, terms.settle):
                 return None
             if idle < terms.idle + UNCONFIRMED and any(map(self._is_unconfirmed, runs)):
                 return None

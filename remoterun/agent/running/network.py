@@ -10,9 +10,11 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 import threading
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
+from ..shared.records import Record
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -20,10 +22,21 @@ from ..store.run_folder import RunFolder
 PATIENCE = 10.0
 """Seconds that a server may take to accept a connection."""
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where one is asked who listens at all addresses of a family."""
 _LISTENS = b"0A"
 MOST_TABLE = 4 << 20  # bytes of a table that are read: 28,000 connections, and first those who listen
-_DOCKERS_OWN = b"0B00007F"
-"""127.0.0.11: Docker answers there for names, in a container's network."""
+_DOCKERS_OWN = "127.0.0.11"
+"""Docker answers there for names, in a container's network."""
+
+
+class Listener(Record):
+    """A socket that accepts connections. `socket`: its inode."""
+
+    family: int
+    address: str
+    port: int
+    socket: bytes
 
 
 class Network:
@@ -46,25 +59,38 @@ class Network:
         """The ports on which somebody listens; None where the system doesn't tell."""
         if not self._tables:
             return None
-        return {port for port, _ in self._listeners()}
+        return {each.port for each in self._listeners()}
 
     def listening_of_run(self) -> Set[int]:
         """The ports on which the run's own processes listen; none where the system doesn't tell. Takes as long as it
         takes to inspect every process of the machine where others use the same network."""
-        own = None if self._processes is None else _sockets(self._processes())
-        return {port for port, socket in self._listeners() if own is None or socket in own}
+        return {each.port for each in self._of_run(self._listeners())}
 
-    def _listeners(self) -> List[Tuple[int, bytes]]:
-        """Where connections are accepted: (port, inode of the socket)."""
+    def _of_run(self, listeners: List[Listener]) -> List[Listener]:
+        own = None if self._processes is None else _sockets(self._processes())
+        return [each for each in listeners if own is None or each.socket in own]
+
+    def _listeners(self) -> List[Listener]:
         with self._reading:
             lines = [line.split() for table in self._tables for line in _content(table).splitlines()[1:]]
-        found = [(fields[1].partition(b":"), fields[9]) for fields in lines if fields[3] == _LISTENS]
-        return [(int(port, 16), inode) for (address, _, port), inode in found if address != _DOCKERS_OWN]
+        found = [_listener(fields) for fields in lines if fields[3] == _LISTENS]
+        return [each for each in found if each.address != _DOCKERS_OWN]
+
+    def _ways(self, port: int) -> List[Tuple[int, str]]:
+        """(family, address) where the run listens on the port: at other addresses of it, others of this machine may."""
+        if not self._tables:
+            return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+        there = [each for each in self._listeners() if each.port == port]
+        own = self._of_run(there)
+        ways = [(each.family, LOOPBACK.get(each.address, each.address)) for each in own]
+        if not any(each.family == socket.AF_INET for each in there) and any(each.address == "::" for each in own):
+            ways.append((socket.AF_INET, "127.0.0.1"))  # such a socket may have both families
+        return ways
 
     def connect(self, port: int) -> socket.socket:
-        """A connection to the port, on the loopback address of IPv4 or of IPv6. Raises
-        `HomeError("not_listening")`, `HomeError("no_network")`."""
-        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        """A connection to the port, where processes of the run listen. Raises `HomeError("not_listening")`,
+        `HomeError("no_network")`."""
+        for family, address in self._ways(port):
             try:
                 connection = self._make(family)
             except OSError as error:
@@ -77,7 +103,7 @@ class Network:
                 return connection
             except OSError:
                 connection.close()
-        raise HomeError("not_listening", "nobody listens on port %d of the run" % port)
+        raise HomeError("not_listening", "no process of the run listens on port %d" % port)
 
     def close(self) -> None:
         tables, self._tables = self._tables, []
@@ -124,6 +150,14 @@ def _content(table: int) -> bytes:
     with open(table, "rb", closefd=False) as file:
         file.seek(0)
         return file.read(MOST_TABLE).rpartition(b"\n")[0]
+
+
+def _listener(fields: List[bytes]) -> Listener:
+    """Of a line of a table: there an address is its words, each as the processor has it, as hexadecimal numbers."""
+    address, _, port = fields[1].decode().partition(":")
+    words = (int(address[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(address), 8))
+    family = socket.AF_INET if len(address) == 8 else socket.AF_INET6
+    return Listener(family, socket.inet_ntop(family, b"".join(words)), int(port, 16), fields[9])
 
 
 def _sockets(pids: Iterable[int]) -> Set[bytes]:

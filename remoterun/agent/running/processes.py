@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from typing import Dict, Iterable, List, Optional, Set
 
-from ..shared.records import Record
+from ..shared.identity import process_table
 from ..store.run_folder import SUPERVISOR
 
 KEY = "REMOTERUN_KEY"
@@ -20,18 +19,10 @@ PROGRAM = "REMOTERUN_EXEC"
 """The variable that names a program that `exec` started inside a run; all that descends from it has it, too."""
 
 
-class Process(Record):
-    pid: int
-    parent: int
-    session: int
-    started: str  # in the system's own unit; tells a reused pid
-    zombie: bool
-
-
 def of_run(key: str, leader: Optional[int], programs: bool = True) -> Set[int]:
     """Pids of every living process of the run, without this one. `leader` is the wrapper; `programs`: also those that
     `exec` started."""
-    table = _table()
+    table = process_table()
     marks = {pid: environment(pid) for pid in table}
     found = {pid for pid, process in table.items() if marks[pid].get(KEY) == key or process.session == leader}
     # A supervisor may start another run's: that one, and what descends from it, is none of ours.
@@ -49,18 +40,18 @@ def of_run(key: str, leader: Optional[int], programs: bool = True) -> Set[int]:
 
 def of_session(leader: Optional[int]) -> Set[int]:
     """Pids of every process of the session that the process `leader` leads."""
-    return {pid for pid, process in _table().items() if process.session == leader}
+    return {pid for pid, process in process_table().items() if process.session == leader}
 
 
 def of_program(key: str, name: str) -> Set[int]:
     """Pids of every living process that descends from the program `name`, which `exec` started inside a run."""
-    marks = {pid: environment(pid) for pid in _table()}
+    marks = {pid: environment(pid) for pid in process_table()}
     return {pid for pid, mark in marks.items() if mark.get(PROGRAM) == name and (mark.get(SUPERVISOR) or key) == key}
 
 
 def children(parent: int) -> List[int]:
     """Pids of the living children of a process, oldest first."""
-    found = [process for process in _table().values() if process.parent == parent and not process.zombie]
+    found = [process for process in process_table().values() if process.parent == parent and not process.zombie]
     return [process.pid for process in sorted(found, key=lambda process: (process.started, process.pid))]
 
 
@@ -82,38 +73,3 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
             pass
-
-
-def started(pid: int) -> Optional[str]:
-    """When `pid` started, or None if it isn't alive: with the pid, a name that is never reused."""
-    process = _table([pid]).get(pid)
-    return None if process is None or process.zombie else process.started
-
-
-def _table(only: Optional[Iterable[int]] = None) -> Dict[int, Process]:
-    if not os.path.isdir("/proc/self"):
-        return _table_by_ps()
-    found = {}
-    for name in [str(pid) for pid in only] if only is not None else os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open("/proc/%s/stat" % name, "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        found[int(name)] = Process(int(name), int(fields[1]), int(fields[3]), fields[19].decode(), fields[0] in b"ZX")
-    return found
-
-
-def _table_by_ps() -> Dict[int, Process]:
-    text = subprocess.run(
-        ["ps", "-axo", "pid=,ppid=,pgid=,stat=,lstart="], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ).stdout.decode("utf-8", "replace")
-    found = {}
-    for line in text.splitlines():
-        fields = line.split(None, 4)
-        if len(fields) == 5:
-            pid = int(fields[0])
-            found[pid] = Process(pid, int(fields[1]), int(fields[2]), fields[4], fields[3].startswith("Z"))
-    return found

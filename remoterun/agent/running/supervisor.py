@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
+from ..shared.identity import boot_id
 from ..shared.machines import CAPABILITIES, candidates, lacks
 from ..shared.records import to_json
 from ..shared.spec import SpecError
@@ -21,7 +22,6 @@ from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError, disk_full
 from ..store.home import Home
-from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
 from . import gpus
 from .ending import Ended, clean_up, finish, not_answering, note_once, save

@@ -9,11 +9,11 @@ import time
 from typing import Callable, Dict, Optional, Tuple
 
 from ..shared.files import remove_tree, size_of
+from ..shared.identity import boot_id
 from ..shared.machines import CAPABILITIES
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
-from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
 from .ending import Ended, not_answering, note_once
 from .engines import CommandState, Engine, Presence

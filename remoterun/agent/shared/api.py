@@ -332,10 +332,9 @@ class Followed(Record):
 
 
 class TakeObjects(Record):
-    """`wait`: seconds in which the first object may come; with 0 none is wanted."""
+    """`wait`: seconds in which the first object may come."""
 
     key: str
-    taken: List[str] = []
     wait: float = 0.0
 
 
@@ -349,7 +348,8 @@ run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
 end = Request("end", EndRuns, EndedRuns, "runs", most=4 << 20)
 notify = Request("notify", Notify, Acknowledgement, "runs")
 # Out, for each object of a run that waits for a client: frames {"object": its key in the bucket, "file": its name} with
-# its bytes, the last of them without any. One that was `taken` before, by its `file`, is removed first.
+# its bytes, the last of them without any. In: {"taken": the file of one that is in the bucket, or ""} now and then: as
+# long as they come the host waits.
 take = Request("take", TakeObjects, Nothing, "carried")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")

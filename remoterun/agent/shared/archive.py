@@ -27,9 +27,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from .facts import RunEvent, RunStatus
+from .logs import LOG_PIECE
+from .measured import MOST_POINTS, POINT
 from .records import Record, decode, encode, from_json, parse
 from .states import BuiltImage
 from .tree import LARGEST, Manifest, TreeError, is_digest
@@ -37,6 +40,8 @@ from .tree import LARGEST, Manifest, TreeError, is_digest
 FORMAT = 2
 IDENTITY = "remoterun.json"
 """The object that each archive has: a folder without it is not the bucket."""
+MOUNTED = "file://"
+"""How an address begins that is a path, quoted, of the bucket as a folder. New files may show late there."""
 TREE_FORMAT = 1
 PACK = 32 << 20
 """Bytes of a pack that is full."""
@@ -44,6 +49,8 @@ MOST_TREE = 1 << 30
 """Bytes of an archived tree of an upload."""
 MOST_RUN_TREES = 256 << 20
 """Bytes of all trees of a run together, which its host may write: those of a million and a half files."""
+MOST_RECORD = 1 << 20
+"""Bytes of a run's status: `ps` reads those of many runs."""
 MOST_HEADER = 4096
 """Bytes of its first line."""
 MOST_EXTENTS = 1 << 18
@@ -299,6 +306,22 @@ def pack_key(name: str) -> str:
 def log_key(offset: int, name: str = "log") -> str:
     """Below the prefix of its run; `name` is "err" for its stderr, where that is apart."""
     return "%s/%016d" % (name, offset)
+
+
+OBJECTS = {
+    r"status\.json": MOST_RECORD,
+    r"((metrics|usage)\.points|metrics\.names)": MOST_POINTS * POINT.size,
+    r"(log|err)/[0-9]{16}": LOG_PIECE,
+    r"packs/[0-9a-f]{64}": PACK,
+    r"outputs": MOST_RUN_TREES,
+}
+"""What a host writes below the folder of its run → how many bytes an object has at the most."""
+
+
+def most_of(key: str, prefix: str) -> int:
+    """Bytes that an object below the folder `prefix` of a run may have; 0 for what no host writes."""
+    fitting = (most for form, most in OBJECTS.items() if re.fullmatch(re.escape(prefix) + form, key))
+    return next(fitting, 0)
 
 
 def image_key(id: str) -> str:

@@ -12,9 +12,8 @@ from .files import open_regular, size_of, tail_start
 from .frames import PIECE
 from .records import Record
 
-MOST_PART = 8 << 20
-"""Bytes of a log that come at once."""
-
+MOST_PART, LOG_PIECE = 8 << 20, 4 << 20
+"""Bytes of a log that come at once; of a piece of it in the archive, at the most."""
 
 NAMES = ("log", "err")
 """A run's log, and its stderr where it is apart."""

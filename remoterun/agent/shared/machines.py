@@ -59,3 +59,5 @@ class RentalTerms(Record):
     """The words of the command that ends it."""
     notices: str = ""
     """A key of `store.host_role.NOTICES`: how the host learns that it will be taken away, "" for never."""
+    settle: float = 0.0
+    """Seconds after which a bucket that is mounted there surely has what was written to it. The host stays as long."""

@@ -63,11 +63,12 @@ class SafeFolder:
     """A folder into which untrusted paths are written, or from which they are read: nothing outside it is touched.
 
     Each step into a sub-folder is opened with O_NOFOLLOW relative to the one before, so neither a path nor a link that
-    stands (or appears) below the folder leads out. Missing ones are made if `make`. Not for several threads.
+    stands (or appears) below the folder leads out. Missing ones are made if `make`, with `mode`. Not for several
+    threads.
     """
 
-    def __init__(self, root: str, make: bool = True) -> None:
-        self._make = make
+    def __init__(self, root: str, make: bool = True, mode: int = 0o777) -> None:
+        self._make, self._mode = make, mode
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self._last: Tuple[str, int] = ("", self._root)
 
@@ -87,7 +88,7 @@ class SafeFolder:
             for part in check_path(path).split("/") if path else ():
                 if self._make:
                     with contextlib.suppress(FileExistsError):
-                        os.mkdir(part, 0o777, dir_fd=current)
+                        os.mkdir(part, self._mode, dir_fd=current)
                 try:
                     below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
                 except OSError:

@@ -13,7 +13,7 @@ import os
 import threading
 from typing import Any, Dict, Iterable, Iterator, List
 
-from ..shared.archive import SPAN, SignedObject, Take
+from ..shared.archive import MOUNTED, SPAN, SignedObject, Take
 from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
@@ -161,7 +161,8 @@ def _is_small(take: Take) -> bool:
 
 def _check(stored: SignedObject) -> None:
     try:
-        Address.of(stored.url)
+        if not stored.url.startswith(MOUNTED):
+            Address.of(stored.url)
     except HttpError as error:
         raise HomeError("refused", error.message)
     for take in stored.takes:
@@ -173,9 +174,11 @@ def _check(stored: SignedObject) -> None:
 
 
 def _not_fetched(url: str, error: HttpError) -> HomeError:
+    if url.startswith(MOUNTED):
+        return HomeError("not_fetched", "the mounted bucket lacks what the archive has: %s" % error.message)
     what = "%s can't be fetched: %s" % (Address.of(url).shown, error.message)
-    if error.expired:
-        return HomeError("expired", what)
+    if error.expired or 300 <= error.status < 400:
+        return HomeError("expired" if error.expired else "moved", what)
     if error.passing:
         return HomeError("not_fetched", what, "see whether that machine may connect to there")
     return HomeError("not_found" if error.status in (404, 416) else "refused", what)

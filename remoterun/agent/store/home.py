@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, ContextManager, Dict, List, Mapping, Tuple
 
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
+from ..shared.identity import Machine
 from ..shared.records import encode
 from ..shared.spec import KEY, ResolvedMount
 from ..shared.states import RunState
@@ -34,7 +35,7 @@ from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
 from .leases import Lease
-from .machine import Machine, RentalState
+from .machine import RentalState
 from .reserve import Reserve
 from .run_folder import RunFolder
 from .uploads import UploadFolders

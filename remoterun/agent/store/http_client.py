@@ -114,9 +114,9 @@ class HttpClient:
         if self._connection is not None:
             _shut(self._connection)
 
-    def pause(self, seconds: float) -> None:
-        """Block so long, or until it is cut."""
-        self._cut.wait(seconds)
+    def pause(self, seconds: float) -> bool:
+        """Block so long, or until it is cut; whether it is."""
+        return self._cut.wait(seconds)
 
     @contextlib.contextmanager
     def ask(

@@ -1,5 +1,4 @@
-"""Which machine this is, as several may share one home over the network and a run belongs to the one that took it; and
-of a host that is rented its terms, and the mark that it goes away.
+"""Of a host that is rented its terms, and the mark that it goes away.
 
 rented.json     its provider's `RentalTerms`
 leaving         an `EndNotice`, written once by its keeper: what comes next is its end
@@ -11,42 +10,10 @@ import os
 import time
 from typing import Optional
 
-from ..shared.files import read_bytes, text_of, write_whole
+from ..shared.files import read_bytes, write_whole
+from ..shared.identity import boot_id
 from ..shared.machines import RENTAL_FILE, RentalTerms
 from ..shared.records import Record, decode, encode
-
-
-class Machine(Record):
-    id: str
-    """The system's own, "" without one."""
-    name: str
-    boot: str
-    processes: str
-    """With `boot` it names a table of processes: the same in both means the same machine, whatever its name is."""
-
-    @classmethod
-    def this(cls) -> "Machine":
-        return cls(text_of("/etc/machine-id").strip(), os.uname().nodename, boot_id(), _link("/proc/self/ns/pid"))
-
-    def is_same(self, other: "Machine") -> bool:
-        if not (self.boot and other.boot):
-            return True  # no Linux: its name changes with the network, and nothing else is known
-        if self.processes and (self.boot, self.processes) == (other.boot, other.processes):
-            return True
-        return (self.id, self.name) == (other.id, other.name)  # the machines of a cluster may all have one id
-
-
-def boot_id() -> str:
-    """Names this boot of the machine; "" where the system has no such name."""
-    return text_of("/proc/sys/kernel/random/boot_id").strip()
-
-
-def _link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
-
 
 UNSAVED = 60.0
 """Seconds before the deadline at which a run ends with what the archive has."""

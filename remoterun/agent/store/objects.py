@@ -15,9 +15,11 @@ import time
 from contextlib import suppress
 from http.client import HTTPException
 from typing import Callable, Dict, Iterable, Iterator, Sequence
+from urllib.parse import unquote
 
-from ..shared.archive import IDENTITY, Grant
+from ..shared.archive import IDENTITY, MOUNTED, Grant
 from ..shared.files import open_regular, token
+from ..shared.paths import SafeFolder, TreeError
 from ..shared.records import Record
 from .host_role import ROLE, signed_form
 from .http_client import Address, HttpClient, HttpError
@@ -34,8 +36,8 @@ READS = 8
 """Times in a row that reading may yield nothing."""
 SHORTEST, LONGEST = 0.2, 10.0
 """Seconds between two tries of reading."""
-TAKEN, TAKEN_POLL = 5.0, 0.05
-"""Seconds in which a client that is there takes an object, and between two looks whether it has."""
+SILENCE, TAKEN_POLL = 10.0, 0.05
+"""Seconds after a client's last sign of life in which it may take an object; between two looks whether it has."""
 
 
 class Unreadable(Exception):
@@ -141,12 +143,15 @@ def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
 
 
 def _hand_over(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
-    """Wait until a client has taken it, which puts it into the bucket before it says so (`requests/carried.py`)."""
+    """Wait until a client has taken it, which puts it into the bucket before it says so (`requests/carried.py`). As
+    long as that one shows signs of life, it has time."""
     path = _write(http, grant, "%s.%s" % (key, token(8)), content)
-    give_up_at = time.monotonic() + TAKEN
+    sign, give_up_at = 0, 0.0
     while os.path.exists(path):
-        http.pause(TAKEN_POLL)
-        if time.monotonic() > give_up_at:
+        newest = os.stat(grant.folder).st_mtime_ns
+        if newest != sign:
+            sign, give_up_at = newest, time.monotonic() + SILENCE
+        if http.pause(TAKEN_POLL) or time.monotonic() > give_up_at:
             with suppress(FileNotFoundError):  # it was taken
                 os.unlink(path)
                 raise HttpError("nobody has fetched it", 403, CARRIED)
@@ -154,25 +159,30 @@ def _hand_over(http: HttpClient, grant: Grant, key: str, content: Content) -> No
 
 def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> str:
     """The path of its file."""
-    path = os.path.join(grant.folder, grant.prefix + key)
-    part, hashed = "%s.%s%s" % (path, token(8), NEW), hashlib.sha256()
+    hashed, wanted = hashlib.sha256(), os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        if not grant.carried and not os.path.isfile(os.path.join(grant.folder, IDENTITY)):
+        if grant.carried:
+            os.makedirs(grant.folder, exist_ok=True)
+        elif not os.path.isfile(os.path.join(grant.folder, IDENTITY)):
             raise OSError(0, "the bucket is not mounted there")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(part, "wb") as file:
-            for piece in content.pieces():
-                file.write(piece)
-                hashed.update(piece)
-        if hashed.hexdigest() != content.digest:
-            os.unlink(part)
-            raise HttpError("%s has changed while it was written" % key, 400)
-        os.replace(part, path)
-        return path
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(part)
-        raise HttpError("%s can't be written: %s" % (grant.folder, error.strerror))
+        with SafeFolder(grant.folder) as folder:  # others write into a bucket, too
+            parent, name = folder.place(grant.prefix + key)
+            part = "%s.%s%s" % (name, token(8), NEW)
+            try:
+                with open(os.open(part, wanted, 0o666, dir_fd=parent), "wb") as file:
+                    for piece in content.pieces():
+                        file.write(piece)
+                        hashed.update(piece)
+                if hashed.hexdigest() != content.digest:
+                    raise HttpError("%s has changed while it was written" % key, 400)
+                os.replace(part, name, src_dir_fd=parent, dst_dir_fd=parent)
+            finally:
+                with suppress(OSError):
+                    os.unlink(part, dir_fd=parent)
+        return os.path.join(grant.folder, grant.prefix + key)
+    except (OSError, TreeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise HttpError("%s can't be written: %s" % (grant.folder, why))
 
 
 def _form_of_role(grant: Grant) -> Dict[str, str]:
@@ -206,6 +216,12 @@ def read_range(http: HttpClient, url: str, start: int, length: int, exact: bool 
 
 def _read_once(http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
     """Raises `HttpError` where fewer bytes come; no more are read."""
+    if url.startswith(MOUNTED):
+        try:
+            yield from FilePart(unquote(url[len(MOUNTED) :]), start, length).pieces()
+            return
+        except Unreadable as error:
+            raise HttpError(str(error))
     wanted = {"Range": "bytes=%d-%d" % (start, start + length - 1)}
     with http.ask("GET", url, wanted, size=length) as answer:
         begins = answer.getheader("Content-Range", "bytes 0-").partition("-")[0]  # without one it is all of it

@@ -62,6 +62,7 @@ from ..shared.files import (
     write_whole,
 )
 from ..shared.follower import FollowedRun
+from ..shared.identity import Machine
 from ..shared.logs import LogFile
 from ..shared.measured import LogReading, Progress
 from ..shared.records import decode, encode, from_json, to_json
@@ -69,7 +70,6 @@ from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
 from ..shared.states import FINAL, RunState, check_move
 from ..shared.submission import check_grant
 from ..shared.webhooks import NOBODY, Webhooks
-from .machine import Machine
 
 GIVEN_UP = "given up"
 """A line of `archived`: what the archive lacks was waited for in vain."""

@@ -21,7 +21,7 @@ from remoterun.cli.render import machine_views
 from remoterun.cli.render.terminal import duration
 from remoterun.client import Client, json_shapes
 from remoterun.clouds import ARCHIVE, PROVIDERS, front
-from remoterun.clouds.base import Bills, HasPolicy
+from remoterun.clouds.base import HasBudgets, HasPolicy
 from remoterun.config import QUEUES, settings
 from remoterun.errors import (
     AgentError,
@@ -106,8 +106,8 @@ BUDGET = 50.0
 def _show_budget(client: Client, name: str) -> None:
     """The command on stdout, for a shell; what it does on stderr."""
     provider = client.hosts.provider(name)
-    if not isinstance(provider, Bills):
-        raise _has_none(name, "bill of its own")
+    if not isinstance(provider, HasBudgets):
+        raise _has_none(name, "budgets")
     amount = client.config.limits.max_cost_month or BUDGET
     email = os.environ.get("EMAIL", "")
     if not email:

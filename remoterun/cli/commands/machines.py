@@ -19,6 +19,7 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.doctor import Machine, of_each
 from remoterun.cli.commands.exec import ShellCommand, line_of, terminal_here
 from remoterun.cli.render import file_views
+from remoterun.cli.render.terminal import when
 from remoterun.errors import RemoterunError
 
 if TYPE_CHECKING:
@@ -198,6 +199,9 @@ def machines_rm(
                     client.runs.forget_machine(client.machines.get(name))
                 if not forget or name in client.config.machines:
                     _forget(name)
+                    for use, until in client.hosts.going_on(name):
+                        costs = f"its host {use.id} costs {render.hourly(use.hourly)} until {when(until)}"
+                        render.warning(f"{costs}: `remoterun machines rm {use.id}` ends it now")
             else:
                 render.line(f"{name} is not forgotten")
 

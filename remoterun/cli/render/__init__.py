@@ -56,7 +56,7 @@ from remoterun.cli.render.terminal import word as word
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import Asked
 
-_FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y", "pay": "--pay"}
+_FLAGS = {"name": "--name", "overwrite": "-y", "pay": "--pay"}
 _FLAGS |= {name: option.flag for name, option in options_in(Asked).items()}
 _KEYWORD = re.compile(rf"(?:^|(?<=`))({'|'.join(_FLAGS)})=\[?\"?([^\s`\"\]]+)\"?\]?", re.MULTILINE)
 """Where a hint from below the command line names a keyword of the library: here that is an option."""
@@ -326,6 +326,7 @@ def fault(problem: BaseException) -> None:
 def hint(text: str | None) -> None:
     """Each line is a sentence, its commands in backticks, or a command, with three spaces before what it does."""
     if text:
+        text = text.replace('source=remoterun.snapshot(".", no_git=True)', "--no-git")
         text = _KEYWORD.sub(lambda found: f"{_FLAGS[found[1]]} {found[2]}".removesuffix(" True"), text)
         _print("")
         for number, part in enumerate(text.splitlines()):

@@ -415,19 +415,19 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
     if as_json:
         out_json(json_shapes.bill(found, by))
         return
-    said: dict[str, float] = {}
-    for each in found.spent or ():
-        said[each.day] = said.get(each.day, 0.0) + each.dollars
+    billed: dict[str, dict[str, float]] = {name: {} for name in found.spent}
+    for name, each in ((name, each) for name, spent in found.spent.items() for each in spent):
+        billed[name][each.day] = billed[name].get(each.day, 0.0) + each.dollars
     rows = []
     for row in found.rows(by):
         cost = dollars(row.cost) + ("" if row.complete else " + ?") if row.hours else "no host"
-        own = dollars(said.get(row.name)) if by == "day" else ""
+        own = [dollars(said.get(row.name)) if by == "day" else "" for said in billed.values()]
         shown = "<0.01" if 0 < row.hours < 0.01 else f"{row.hours:.2f}" if row.hours else ""
-        rows.append([row.name, shown, dollars(row.idle or None), cost, own])
+        rows.append([row.name, shown, dollars(row.idle or None), cost, *own])
     heads = [Column(by.upper(), least=10)]
     heads += [
         Column(head, right=True, drop=drop)
-        for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), (front(ARCHIVE).title, 3))
+        for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), *((front(name).title, 3) for name in billed))
     ]
     if len(rows) > 1 or found.shares:
         table(heads, rows)
@@ -437,10 +437,10 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
     line(had if total.hours else f"No host was rented {since}")
     if not total.complete:
         line("  `?` is of hosts whose price is not known")
-    if found.spent is not None:
+    for name, said in billed.items():
         if said:
-            line(f"{front(ARCHIVE).title}'s own bill says {dollars(sum(said.values()))}, written up to {max(said)}")
-        else:
+            line(f"{front(name).title}'s own bill says {dollars(sum(said.values()))}, written up to {max(said)}")
+        elif name == ARCHIVE:
             why = "it is a day late, and has to be told of their tag once"
             line(f"{front(ARCHIVE).title}'s own bill does not show these hosts: {why}")
             line(f"  `remoterun doctor {ARCHIVE} --budget` prints the command for that")

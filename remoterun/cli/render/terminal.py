@@ -18,6 +18,7 @@ from typing import Any
 
 from remoterun.agent.shared.tree import show
 from remoterun.clouds import PROVIDERS
+from remoterun.sizes import clock
 from remoterun.sizes import counted as counted
 from remoterun.sizes import dollars as dollars
 from remoterun.sizes import duration as duration
@@ -264,7 +265,7 @@ def ago(then: float | None) -> str:
         if seconds < limit:
             count = round(seconds / divisor)
             return f"{counted(count, unit)} ago"
-    return datetime.datetime.fromtimestamp(then).strftime("%Y-%m-%d")
+    return clock(then)[:10]
 
 
 def brief(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from remoterun.client.runs.preparing import Prepared, Talk
 from remoterun.client.runs.reruns import OriginalRun, SavedTree, another_was_asked, original_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_again
-from remoterun.clouds.base import NoCapacity
+from remoterun.clouds.base import NoCapacity, NotListedYet
 from remoterun.clouds.ledger import archiving, planning, renting
 from remoterun.clouds.ledger.planning import AgreedPlan, Plan
 from remoterun.connections import Connections
@@ -113,7 +114,8 @@ def _time_limit(run: Run, spec: RunSpec) -> float:
 def _give_up(connections: Connections, before: Run, error: BaseException) -> None:
     """The run is as it was; what was tried counts as an attempt, unless nothing was to be had."""
     registry = connections.registry
-    renting.give_back(connections, registry.run(before.number))
+    with contextlib.suppress(NotListedYet):  # it was ended, or that it may be there was said
+        renting.give_back(connections, registry.run(before.number))
     now = registry.run(before.number)
     if isinstance(error, (NoCapacity, HostUnreachable)) and before.renting is not None:
         hosts = now.renting.hosts if now.renting is not None else ()  # what they cost counts all the same

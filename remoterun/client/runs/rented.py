@@ -12,7 +12,7 @@ from remoterun.archive.runs import put_run_tree
 from remoterun.client.data.upload_copies import archive_upload
 from remoterun.client.runs.mounts import saved_outputs
 from remoterun.client.runs.preparing import Prepared, Talk
-from remoterun.clouds.base import NoCapacity
+from remoterun.clouds.base import NoCapacity, NotListedYet
 from remoterun.clouds.ledger import archiving, planning, renting
 from remoterun.clouds.ledger.planning import AgreedPlan
 from remoterun.connections import Connections
@@ -63,7 +63,8 @@ def rent(
 
 def give_back(connections: Connections, run: Run, error: BaseException) -> Reason:
     """End the host of a run that was not handed over; the reason of its end."""
-    renting.give_back(connections, connections.registry.run(run.number))
+    with contextlib.suppress(NotListedYet):  # it was ended, or that it may be there was said
+        renting.give_back(connections, connections.registry.run(run.number))
     return Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.measured import LogReading
 from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.homes import find_store, record_status
@@ -86,6 +87,13 @@ class OriginalRun:
     trusted: bool = True
     """Whether this client knows that nothing else was asked for. If not, a secret or a variable of this process is not
     given because its host names it."""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """How its log was to be read when it was asked for: what its host says of that now counts on that host alone."""
+
+    def elsewhere(self, request: RunRequest) -> RunRequest:
+        """For another machine: its log is read as was asked for, but for what is changed in the `request` itself."""
+        kept = [name for name in self.reading if getattr(request, name) == getattr(self.request, name)]
+        return request._replace(**{name: self.reading[name] for name in kept})
 
     def values(
         self, names: Iterable[str], given: Iterable[tuple[str, str]], goes_on: bool = False
@@ -134,12 +142,13 @@ def original_of(
         if each.path not in others and (tree := _found(connections, run, store, each, found, bool(recorded)))
     }
     request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
+    reading = {name: getattr(request, name) for name in LogReading._fields}
     if about.reading is not None:
         request = request._replace(**about.reading._asdict())
     hint = f"remoterun machines check {store.machine.name}"
     tree = SavedTree(source, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
-    return OriginalRun(run, spec, request, variables, _source(source, spec), tree, mounts, bool(recorded))
+    return OriginalRun(run, spec, request, variables, _source(source, spec), tree, mounts, bool(recorded), reading)
 
 
 def not_known_here(title: str, hint: str) -> UsageError:

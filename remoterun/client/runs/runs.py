@@ -114,6 +114,8 @@ class Runs:
     def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
         """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very
         files that were mounted. `machine`: None for the one that it was for."""
+        if machine not in (None, kept.run.machine.name):
+            request = kept.elsewhere(request)
         machine = machine if machine is not None else kept.run.machine.name
         return prepare(self._connections, request, kept.source, self._connections.machine(machine), kept)
 

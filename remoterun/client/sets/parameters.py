@@ -106,5 +106,19 @@ def check_command(command: str, names: Collection[str]) -> None:
 
 
 def filled(command: str, values: Mapping[str, str]) -> str:
-    """The command with the value of each parameter, as a word of the shell, in the place of `:NAME:`."""
-    return _WORD.sub(lambda found: shlex.quote(values[found[1]]) if found[1] in values else found[0], command)
+    """The command with the value of each parameter, as a word of the shell, in the place of `:NAME:`. Raises
+    `UsageError` for one within quotes, which would be no word there."""
+
+    def word(found: re.Match[str]) -> str:
+        value = shlex.quote(values[found[1]]) if found[1] in values else found[0]
+        if value != values.get(found[1], value) and _ends_quoted(command[: found.start()]):
+            what = f"`:{found[1]}:` stands within quotes, where the value {value} would not be one word"
+            raise UsageError(what, hint=f"write :{found[1]}: without quotes: its value gets those that it needs")
+        return value
+
+    return _WORD.sub(word, command)
+
+
+def _ends_quoted(text: str) -> bool:
+    """Whether a shell is within quotes at the end of a text."""
+    return re.fullmatch(r"""(?:[^'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")*""", text, re.DOTALL) is None

@@ -36,7 +36,7 @@ from remoterun.clouds.ledger.billing import Bill
 from remoterun.clouds.ledger.rented_runs import hosts_at
 from remoterun.connections import Connections
 from remoterun.errors import HostError, NotFound, RemoterunError
-from remoterun.model import MachineType, Run
+from remoterun.model import HostUse, MachineType, Run
 
 LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
@@ -125,6 +125,16 @@ class RentedHosts:
         renting.host_ended(self._connections, host, "by `machines rm` here")
         return replace(host, state="ending")
 
+    def going_on(self, machine: str) -> Iterator[tuple[HostUse, float]]:
+        """The hosts rented for a machine type that cost on, by our records, each with the moment until when at the
+        most (seconds since 1970). Nobody is asked."""
+        runs = [run for run in self._connections.registry.runs() if run.machine.name == machine]
+        uses = {use.id: use for run in runs if run.renting is not None for use in run.renting.hosts}
+        for use in uses.values():
+            until = use.deadline if use.ended is None else use.idle_end
+            if not use.ended_by and until and until > time.time():
+                yield use, until
+
     def leftovers(
         self, note: Callable[[str], None] = unheard, everything: bool = False, at: str = ""
     ) -> Sequence[Leftover]:
@@ -179,8 +189,9 @@ class RentedHosts:
         if leftover.kind == BUCKET:
             return self._remove_bucket(leftover.id)
         if leftover.host is None:
-            able = self._connections.of_providers(lambda each: [each], None)
-            return all(each.clear(leftover, everything) for each in able if isinstance(each, HasLeftovers))
+            self._connections.need_login("what is left over is removed at {}", leftover.at)
+            provider = self._connections.provider(leftover.at)
+            return isinstance(provider, HasLeftovers) and provider.clear(leftover, everything)
         try:
             provider, host = renting.find_host(self._connections, leftover.id)
         except NotFound:
@@ -294,6 +305,8 @@ class RentedHosts:
 
     def bill(self, since: float, note: Callable[[str], None] = unheard, asked: str = "") -> Bill:
         """The cost of hosts since a moment (seconds since 1970), see `billing.bill`, and the size of the bucket."""
+        runs = [run for run in self._connections.registry.runs() if run.renting is not None and not run.final]
+        Runs(self._connections).again(runs, LOOK)  # hosts that have ended by now cost no more
         found = billing.bill(self._connections, since, time.time(), note, asked)
         try:
             for machine in self._connections.named_bucket():

@@ -93,6 +93,7 @@ def leftovers(
             f"{region}/{name}",
             "ends a host" if name in alive else "its host is gone",
             ALARM * (name in alarms),
+            at="aws",
         )
         for name, made in listed.items()
         if everything or (name not in alive and (name in known or made.timestamp() < since))

@@ -164,10 +164,10 @@ def examined(
             is_awaited = is_awaited or in_use
             if source and (own & since.keys() or (not since and labels.get("owner") == tags.owner())):
                 needed = in_use or source in reached or homes & since.keys() - own
-                left = Leftover("rule", f"{group}/{id}", f"no host is reached from {source}")
+                left = Leftover("rule", f"{group}/{id}", f"no host is reached from {source}", at="aws")
                 rules[left.id] = None if needed else left
         goes = everything or not (told or is_awaited)
-        found |= {group: Leftover("group", group, "no host needs it")} if goes else {group: None, **rules}
+        found |= {group: Leftover("group", group, "no host needs it", at="aws")} if goes else {group: None, **rules}
     return found
 
 

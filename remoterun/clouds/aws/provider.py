@@ -1,4 +1,4 @@
-"""`providers.base.Provider` for EC2: what each method promises stands there."""
+"""`clouds.base.Provider` for EC2: what each method promises stands there."""
 
 from __future__ import annotations
 
@@ -279,8 +279,9 @@ class AWS:
             folder = HostFolder(self._home, rented.token)
             intent = folder.intent()
             if intent is not None and address and rented.alive:
-                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.HOST_IMAGE.user, proxy)
-                rented = replace(rented, machine=machine)
+                with contextlib.suppress(ProviderError):  # one that can't be reached hides no other
+                    machine = folder.reach(intent.machine, rented.offer.gpus, address, image.HOST_IMAGE.user, proxy)
+                    rented = replace(rented, machine=machine)
             found.append(rented)
         if token is None and any(each.alive for each in found):
             with contextlib.suppress(Refused, ProviderUnreachable):  # the tag says that there was one

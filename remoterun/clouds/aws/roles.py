@@ -99,7 +99,7 @@ def leftovers(calls: Calls) -> list[Leftover]:
     """Those that there are, by our own names: others are an organisation's."""
     does = {Settings.host_role: "hosts save by it", Settings.guard_role: "AWS ends hosts by it"}
     there = [name for name in does if _unless(_MISSING, calls, "get_role", RoleName=name)]
-    return [Leftover("role", name, does[name]) for name in there]
+    return [Leftover("role", name, does[name], at="aws") for name in there]
 
 
 def remove(calls: Calls, name: str) -> None:

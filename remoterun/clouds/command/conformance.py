@@ -27,7 +27,7 @@ def checks(program: ProviderProgram, rentals: Sequence[Rental]) -> list[MachineC
         ("hello", lambda: (None if program.ends()[0] == CLIENT else True, by_whom(program.ends()[0])), by_hand, False),
         ("identity", lambda: (True, program.identity().name), "log in as the program's first lines say", False),
         *(("offers", partial(_offers, program, each), OFFER, False) for each in rentals if each.types),
-        ("hosts", lambda: (True, f"{len(program.hosts())} listed"), "answer `hosts`, a list", False),
+        ("hosts", lambda: (True, f"{len(program.hosts(strictly=True))} listed"), "answer `hosts`, a list", False),
         ("unknown type", partial(_offers, program, Rental("command", (ODD,))), "leave it out: `offers` is []", True),
         ("unknown host", lambda: (program.ask("delete", id=ODD) is not None, "may be deleted"), "answer {}", None),
         ("unknown question", lambda: (False, f"it answers {program.ask(ODD)}"), MORE, True),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import Provider
 from remoterun.clouds.fronts import Front
 from remoterun.config import Config
 
-HOST = re.compile(r"[\w.-]+/\S+")
+HOST = re.compile(r"[\w.-]+/[\w.:-]{1,100}")
 
 
 class CommandFront(Front):
@@ -32,7 +33,7 @@ class CommandFront(Front):
         return bool(programs(config))
 
     def is_host(self, word: str) -> bool:
-        return HOST.fullmatch(word) is not None
+        return HOST.fullmatch(word) is not None and word.partition("/")[0] not in PROVIDERS
 
 
 def programs(config: Config) -> list[tuple[str, ...]]:

@@ -22,18 +22,20 @@ from typing import IO, Any
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.records import BadRecord, from_json, parse
-from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
+from remoterun.clouds import PROVIDERS
+from remoterun.clouds.base import Busy, Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.command.front import programs
 from remoterun.clouds.simple import Simple
-from remoterun.clouds.vendor import CLIENT, HOST, SERVER, ListedHost, Order, Vendor
+from remoterun.clouds.vendor import CLIENT, HOST, MOST_PRICE, SERVER, ListedHost, Order, Vendor, skew_of
 from remoterun.config import Config
+from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Rental
 
 VERSION = 1
 SECONDS, MOST, SHOWN = 120.0, 1 << 20, 1000
 """Of one call; bytes of what it writes; characters of that which are shown."""
 FRESH = 60.0
-"""Seconds for which offers hold."""
+"""Seconds for which offers hold where nothing is rented by them."""
 INTERPRETER = re.compile(r"python[0-9.]*|(?:ba|z)?sh|env|node|-.*")
 """What may stand before a program's own name."""
 STATES = ("pending", "running", "stopped", "ending", "gone")
@@ -69,14 +71,16 @@ class RefusedByProgram(ProviderError):
 class ProviderProgram:
     """A `Vendor`."""
 
-    unit, proxy = 0.0, None
+    unit, settle, proxy = 0.0, 0.0, None
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         own = (Path(word) for word in words if not INTERPRETER.fullmatch(Path(word).name))
-        self.key = next(own, Path("program")).stem
+        name = next(own, Path("program"))
+        self.key = f"own-{name.stem}" if name.stem in PROVIDERS else name.stem
         self._hello: dict[str, str] | None = None
         self._offers: dict[Rental, tuple[float, list[Offer]]] = {}
+        self.skew = 0.0
 
     def ends(self) -> tuple[str, str]:
         said = self._said()
@@ -103,22 +107,39 @@ class ProviderProgram:
 
     def offers(self, rental: Rental, live: bool = True) -> list[Offer]:
         at, found = self._offers.get(rental, (0.0, []))
-        if not at or time.monotonic() > at + FRESH:
+        if live or not at or time.monotonic() > at + FRESH:
             wanted = {"types": list(rental.types), "region": rental.region, "spot": rental.spot, "disk": rental.disk}
             said = self.ask("offers", **wanted)
             found = [self._read(Offer, "offers", each) for each in self._list(said, "offers")]
+            for price in (each.price for each in found):
+                self._check_price("offers", price)
             self._offers[rental] = time.monotonic(), found
         return found
 
     def create(self, order: Order) -> None:
         self.ask("create", **{**asdict(order), "offer": {"type": order.offer.type, "region": order.offer.region}})
 
-    def hosts(self) -> list[ListedHost]:
-        found = [self._read(ListedHost, "hosts", each) for each in self._list(self.ask("hosts"), "hosts")]
-        for each in found:
-            if each.state not in STATES:
-                raise self._wrong("hosts", f"has the state {each.state!r}, and not one of {', '.join(STATES)}")
-        return found
+    def hosts(self, strictly: bool = False) -> list[ListedHost]:
+        """Of one that can't be read as much as is needed to end it, and why; `strictly`, that is an error."""
+        return [self._host(each, strictly) for each in self._list(self.ask("hosts"), "hosts")]
+
+    def _host(self, record: Any, strictly: bool) -> ListedHost:
+        try:
+            found: ListedHost = self._read(ListedHost, "hosts", record)
+            if found.state not in STATES:
+                raise self._wrong("hosts", f"has the state {found.state!r}, and not one of {', '.join(STATES)}")
+            self._check_price("hosts", found.price)
+            return found
+        except ProviderError as error:
+            if strictly:
+                raise
+            texts = record if isinstance(record, dict) else {}
+            id, name, state = (it if isinstance(it := texts.get(key), str) else "" for key in ("id", "name", "state"))
+            return ListedHost(id, name, state if state in STATES else "running", why=error.message)
+
+    def _check_price(self, do: str, price: float | None) -> None:
+        if price is not None and not 0 <= price <= MOST_PRICE:
+            raise self._wrong(do, f"has the price {price:.10g}")
 
     def delete(self, id: str) -> None:
         self.ask("delete", id=id)
@@ -156,7 +177,8 @@ class ProviderProgram:
                 raise ProviderUnreachable(f"`{self.key}` {why} to `{do}`", evidence=evidence)
             if process.returncode:
                 what = f"`{self.key}` ended with status {process.returncode} at `{do}`"
-                raise ProviderError(what, evidence=evidence or _beginning(told), hint="remoterun doctor command")
+                kind = ProviderUnreachable if do == "create" else ProviderError  # it may have made the host
+                raise kind(what, evidence=evidence or _beginning(told), hint="remoterun doctor command")
             told.seek(0)
             return self._answer(do, told.read(MOST), evidence)
 
@@ -167,8 +189,10 @@ class ProviderProgram:
             said = None
         if not isinstance(said, dict):
             raise self._wrong(do, "is not one JSON object", data.decode("utf-8", "replace")[:SHOWN])
+        if "now" in said:
+            self.skew = skew_of(self.key, said["now"])
         if error := said.get("error"):
-            kinds = {"capacity": NoCapacity, "unreachable": ProviderUnreachable}
+            kinds = {"busy": Busy, "capacity": NoCapacity, "unreachable": ProviderUnreachable}
             kind = kinds.get(str(said.get("kind")), RefusedByProgram)
             raise kind(f"`{self.key}`: {str(error)[:SHOWN]}", evidence=evidence)
         return said
@@ -185,9 +209,10 @@ class ProviderProgram:
         except BadRecord as error:
             raise self._wrong(do, f"can't be read: {error}", json.dumps(record)[:SHOWN])
 
-    def _wrong(self, do: str, why: str, evidence: str | None = None) -> ProviderError:
+    def _wrong(self, do: str, why: str, evidence: str | None = None) -> RemoterunError:
+        kind = ProviderUnreachable if do == "create" else ProviderError  # it may have made the host
         hint = "examples/providers/example.py says what is asked and answered"
-        return ProviderError(f"what `{self.key}` answered to `{do}` {why}", evidence=evidence, hint=hint)
+        return kind(f"what `{self.key}` answered to `{do}` {why}", evidence=evidence, hint=hint)
 
 
 def _size(file: IO[bytes]) -> int:

@@ -39,7 +39,7 @@ class Settings:
 
 
 class HuggingFaceFront(Front):
-    name, title, settings = "hf", "Hugging Face", Settings
+    name, title, settings, unit = "hf", "Hugging Face", Settings, 60.0
     example = "t4-small,l4x1"
     hosts_are_containers, lacks = True, ("region", "disk", "spot")
     how_to_set_up = "remoterun machines add hf-t4 --provider hf --types t4-small   rents at Hugging Face"

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from remoterun.clouds.base import Offer
+from remoterun.clouds.vendor import MOST_PRICE
 
 PER_HOUR = {"minute": 60.0, "hour": 1.0}
 
@@ -27,6 +28,8 @@ def read(listed: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
     for each in listed:
         gpu, name, cost = each.get("accelerator") or {}, str(each["name"]), each.get("unitCostUSD")
         gpus, hours = int(_number(gpu.get("quantity"))), PER_HOUR.get(str(each.get("unitLabel")))
+        if not isinstance(cost, (int, float)) or not 0 <= cost * (hours or 1) <= MOST_PRICE:
+            cost = None
         found[name] = Offer(
             name,
             vcpus=int(_number(each.get("cpu"))),

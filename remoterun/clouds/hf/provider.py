@@ -1,31 +1,35 @@
 """Hugging Face Jobs as a provider: https://huggingface.co/docs/hub/jobs.
 
-A host is a job. Its server ends it after `timeoutSeconds`, which are given as it is made; the end of its first process,
-which is ours, ends it, too, and what is paid for. It is reached through Hugging Face's own SSH server, by keys of the
-user's account. A bucket of the user's is mounted into it, so it has no credential of ours.
+A host is a job. Its server ends it after `timeoutSeconds`, which are given as it is made, and are listed as `timeout`;
+the end of its first process, which is ours, ends it, too, and what is paid for. It is reached through Hugging Face's
+own SSH server, by keys of the user's account. A bucket of the user's is mounted into it, so it has no credential of
+ours.
 
-The library's session and login are used, but not its `run_job` and `list_jobs`: these have no deadline, and the hosts
-that they list have lost their `timeoutSeconds`, which its API has (`ApiJob` of @huggingface/hub, in TypeScript).
+The library's session and login are used, but not its `run_job` and `list_jobs`, which have no deadline. What is asked
+and answered stands in its OpenAPI document, to which the tests hold all traffic.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.records import parse
 from remoterun.clouds import front
-from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
+from remoterun.clouds.base import Busy, Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable, Spent
 from remoterun.clouds.folder import SharedProxy
-from remoterun.clouds.hf.front import INSTALL, LOGIN
+from remoterun.clouds.hf.front import INSTALL, LOGIN, HuggingFaceFront
 from remoterun.clouds.hf.hardware import read, table
+from remoterun.clouds.host_name import HostName
 from remoterun.clouds.simple import Simple
-from remoterun.clouds.vendor import SERVER, ListedHost, Order, Vendor
+from remoterun.clouds.vendor import SERVER, ListedHost, Order, Vendor, skew_of
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
@@ -37,6 +41,8 @@ SECONDS = 30.0
 """Of one call."""
 MARK = "made-by", "remoterun"
 """The label of all hosts of ours. Another one, `name`, has what a name has (`host_name.py`)."""
+PROXY = "ssh.hf.jobs"
+"""Its SSH server."""
 KEYS = (
     "https://huggingface.co/settings/keys   has to have your public key: `cat ~/.ssh/id_*.pub` shows it\n"
     "ssh-keygen -t ed25519   makes one, if you have none\n"
@@ -44,6 +50,17 @@ KEYS = (
 )
 STATES = {"SCHEDULING": "pending", "RUNNING": "running", "ERROR": "gone"}
 """Those that are listed: of hosts that have ended only where there is something to say about it."""
+ENDED = ("COMPLETED", "CANCELED", "DELETED")
+"""The other states."""
+PAGES = 100
+"""Of a list, at the most."""
+BILLING = "https://huggingface.co/settings/billing"
+CANCELLED = {
+    "NO_CREDITS": f"the account's credit is used up: {BILLING} adds some",
+    "NO_SUBSCRIPTION": f"the account has no subscription that allows it: {BILLING}",
+    "RESOURCE_GROUP_LIMIT": f"its resource group has reached its limit: {BILLING}",
+}
+"""`cancelReason` of a host that Hugging Face itself has ended, in words."""
 
 
 class HuggingFace(Simple):
@@ -75,6 +92,19 @@ class HuggingFace(Simple):
         only = "its server has to know your public key; it is asked once a host runs"
         return [*found, MachineCheck("hf: bucket", True, detail), MachineCheck("hf: SSH", None, only, KEYS)]
 
+    def spent(self, since: float, until: float) -> list[Spent]:
+        """What its bill of this period says. It has none of an organization."""
+        of = self._jobs.identity()
+        if of.account != of.name:
+            return []
+        billed = self._jobs._ask("GET", "/api/settings/billing/usage/jobs")[0]["usage"]["jobDetails"]
+        ours = {each.id: HostName.read(each.name) for each in self._jobs._list([("label", "=".join(MARK))])}
+        return [
+            Spent(str(each["startedAt"])[:10], each["totalCostMicroUsd"] / 1e6, known.token)
+            for each in billed
+            if (known := ours.get(each["jobId"])) and since <= _moment(each["startedAt"]) <= until + self._jobs.skew
+        ]
+
 
 class Gone(ProviderError):
     """What was asked about is not there."""
@@ -83,13 +113,14 @@ class Gone(ProviderError):
 class Jobs:
     """A `Vendor`."""
 
-    key, unit = "hf", 60.0
+    key, unit, settle = "hf", HuggingFaceFront.unit, 60.0
 
     def __init__(self, config: Config) -> None:
         self._config, self._settings = config, front("hf").of(config)
-        self.proxy = SharedProxy("hf", config.ssh_config or Path.home() / ".ssh" / "config", KEYS)
+        self.proxy = SharedProxy("hf", PROXY, config.ssh_config or Path.home() / ".ssh" / "config", KEYS)
         self._namespace: str = self._settings.namespace or ""
         self._hardware: dict[str, Offer] = {}
+        self.skew = 0.0
 
     def ends(self) -> tuple[str, str]:
         return SERVER, ""
@@ -104,8 +135,9 @@ class Jobs:
         return f"{str(place.endpoint).removeprefix(buckets).strip('/')}/{place.bucket}" if is_theirs else ""
 
     def hardware(self) -> Mapping[str, Offer]:
-        """What it has now, by type; asked once."""
-        self._hardware = self._hardware or read(self._ask("GET", "hardware")[0])
+        """What it has now, by type."""
+        with _readable():
+            self._hardware = read(self._ask("GET", "hardware")[0])
         return self._hardware
 
     def offers(self, rental: Rental, live: bool) -> list[Offer]:
@@ -137,33 +169,41 @@ class Jobs:
         return next((each for each in self._list([("label", f"name={name}")]) if each.name == name), None)
 
     def _list(self, asked: list[tuple[str, str]] | None) -> list[ListedHost]:
-        found, url = list[ListedHost](), self._account()
+        found, url, pages = list[ListedHost](), self._account(), set[str]()
         while url:
+            pages.add(url)
             jobs, url = self._ask("GET", url, params=asked)
-            found += map(self._listed, jobs)
+            if not isinstance(jobs, list) or url in pages or len(pages) > PAGES:
+                raise ProviderError("what Hugging Face answers is no list of jobs that comes to an end")
+            with _readable():
+                found += [self._listed(each if isinstance(each, dict) else {}) for each in jobs]
             asked = None
         return found
 
     def _listed(self, job: Mapping[str, Any]) -> ListedHost:
-        status, labels, limit = job.get("status") or {}, job.get("labels") or {}, job.get("timeoutSeconds")
+        status, labels, limit = _table(job, "status"), _table(job, "labels"), job.get("timeout")
         began, ended = _moment(job.get("startedAt") or job.get("createdAt")), _moment(job.get("finishedAt"))
-        type, ends = str(job.get("flavor", "")), (began or time.time()) + float(limit) if limit else None
-        way, offer = urlsplit(status.get("sshUrl") or ""), (self._hardware or table()).get(type)
+        type, now, cancelled = str(job.get("flavor", "")), time.time() + self.skew, status.get("cancelReason")
+        ends = (began or now) + limit if isinstance(limit, (int, float)) and limit else None
+        address, port, user = _way(status.get("sshUrl"))
+        offer, stage = (self._hardware or table()).get(type), str(status.get("stage"))
+        state = STATES.get(stage, "gone" if stage in ENDED else "running")
+        why = str(cancelled or status.get("message") or ("" if stage in (*STATES, *ENDED) else f"its stage is {stage}"))
         return ListedHost(
-            str(job["id"]),
+            str(job.get("id", "")),
             str(labels.get("name", "")),
-            STATES.get(str(status.get("stage")), "gone"),
+            state,
             type,
             price=None if offer is None else offer.price,
             began=began,
             ends=ends,
             ended=ended or None,
-            was_ended=status.get("stage") == "CANCELED",
-            taken_away=status.get("stage") == "ERROR" and (ended or time.time()) < (ends or 0.0),
-            address=way.hostname or "",
-            port=way.port or 22,
-            user=way.username or "",
-            why=str(status.get("message") or ""),
+            was_ended=stage == "CANCELED" and not cancelled,
+            taken_away=bool(cancelled) or (stage == "ERROR" and (ended or now) < (ends or 0.0)),
+            address=address,
+            port=port,
+            user=user,
+            why=CANCELLED.get(str(cancelled), why[:500]),
         )
 
     def delete(self, id: str) -> None:
@@ -171,7 +211,8 @@ class Jobs:
             self._ask("POST", f"{self._account()}/{id}/cancel")
 
     def identity(self) -> Identity:
-        name = str(self._ask("GET", "/api/whoami-v2")[0]["name"])
+        with _readable():
+            name = str(self._ask("GET", "/api/whoami-v2")[0]["name"])
         return Identity(name, self._settings.namespace or name, "")
 
     def _account(self) -> str:
@@ -193,34 +234,64 @@ class Jobs:
         try:
             headers = utils.build_hf_headers(token=True, library_name="remoterun")
             answer = utils.get_session().request(method, url, headers=headers, timeout=SECONDS, **more)
+            if "Date" in answer.headers:
+                self.skew = skew_of(self.key, parsedate_to_datetime(answer.headers["Date"]).timestamp())
             utils.hf_raise_for_status(answer)
-            return answer.json() if method == "GET" else None, answer.links.get("next", {}).get("url", "")
+            more_at = answer.links.get("next", {}).get("url", "")
+            if more_at and not more_at.startswith(constants.ENDPOINT + "/"):  # it would be given the token
+                raise ProviderError("the next page of what Hugging Face lists is not at Hugging Face")
+            return parse(answer.content) if method == "GET" else None, more_at
         except LocalTokenNotFoundError:
             raise ProviderError("there is no login at Hugging Face here", hint=front(self.key).how_to_log_in)
         except HfHubHTTPError as error:
-            raise _translated(error.response.status_code, error.server_message or str(error))
+            raise _translated(method, error.response.status_code, error.server_message or str(error))
         except (OIDCError, NotImplementedError) as error:
             raise ProviderError(f"the login of this machine does not do: {error}", hint=LOGIN)
-        except (httpx2.HTTPError, OSError, ValueError) as error:
+        except (httpx2.HTTPError, OSError, OverflowError, ValueError) as error:
             raise ProviderUnreachable(f"Hugging Face can't be asked: {error or type(error).__name__}")
 
 
-def _translated(status: int, said: str) -> RemoterunError:
+def _translated(method: str, status: int, said: str) -> RemoterunError:
     what, said = f"Hugging Face answers {status}", " ".join(said.split())[:500]
     if status == 404:
         return Gone(f"{what}: {said}", hint="remoterun doctor hf")
-    if status == 503 and "capacity" in said.lower():
+    if (method, status) == ("POST", 503) and "capacity" in said.lower():
         return NoCapacity(said)
-    if status == 429 or status >= 500:
+    if status in (429, 503):
+        return Busy(f"{what}: {said}", hint="try again in some minutes")
+    if status >= 500:
         return ProviderUnreachable(f"{what}: {said}")
     hints = {
         401: LOGIN,
-        402: "https://huggingface.co/settings/billing   adds credit",
+        402: f"{BILLING}   adds credit",
         403: LOGIN,
     }
     return ProviderError(f"{what}: {said}", hint=hints.get(status, "remoterun doctor hf"))
 
 
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """What can't be read of an answer as a whole is a `ProviderError`; of one job, it is left out."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise ProviderError(f"what Hugging Face answers can't be read: {error!r}"[:500])
+
+
+def _table(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return found if isinstance(found := record.get(name), dict) else {}
+
+
 def _moment(text: object) -> float:
     """Seconds since 1970 of "2026-11-30T16:06:25.079Z"; 0 without one."""
-    return datetime.fromisoformat(text).timestamp() if isinstance(text, str) and text else 0.0
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else 0.0
+    return 0.0
+
+
+def _way(address: object) -> tuple[str, int, str]:
+    """(host, port, user) of "ssh://JOB@ssh.hf.jobs"; ("", 22, "") without one."""
+    with contextlib.suppress(ValueError):
+        way = urlsplit(address if isinstance(address, str) else "")
+        return way.hostname or "", way.port or 22, way.username or ""
+    return "", 22, ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from remoterun.agent.shared.files import write_whole
@@ -63,8 +63,8 @@ class Bill:
     since: float
     until: float
     shares: tuple[Share, ...]
-    spent: tuple[Spent, ...] | None = None
-    """What the provider's own bill says; None where that was not asked for."""
+    spent: Mapping[str, Sequence[Spent]] = field(default_factory=dict)
+    """What the own bills of providers say, by their names; of those that were asked."""
     archive: str = ""
     """The machine type that is the archive."""
     stored: int | None = None
@@ -98,19 +98,30 @@ def _row(name: str, shares: Sequence[Share]) -> Row:
 def bill(
     connections: Connections, since: float, now: float, note: Callable[[str], None] = unheard, asked: str = ""
 ) -> Bill:
-    """What hosts have cost since a moment. `note` is called with what could not be asked. With `asked`, the name of a
-    provider, also what its own bill says, which may cost a cent, and then holds for some hours. Raises `ProviderError`
-    for that only."""
-    shares = tuple(_shares(connections, _listed(connections, note), since, now))
-    return Bill(since, now, shares, tuple(spent(connections, asked, since, now)) if asked else None)
+    """What hosts have cost since a moment, and what providers' own bills say where it costs nothing to ask. `note` is
+    called with what could not be asked. With `asked`, the name of a provider, also what that one's says, which may cost
+    a cent, and then holds for some hours. Raises `ProviderError` for that only."""
+    shares, billed = tuple(_shares(connections, _listed(connections, note), since, now)), dict[str, Sequence[Spent]]()
+    for name, of in {name: front(name) for name in PROVIDERS}.items():
+        if name == asked or (not of.bill and of.is_set_up(connections.config)):
+            try:
+                if isinstance(connections.provider(name), Bills):
+                    billed[name] = spent(connections, name, since, now)
+            except RemoterunError as error:
+                if name == asked:
+                    raise
+                note(f"the own bill of {of.title} is not known: {error.message}")
+    return Bill(since, now, shares, billed)
 
 
 def spent(connections: Connections, name: str, since: float, now: float) -> list[Spent]:
-    """What a provider's bill says, or said within the last hours; nothing of one that writes none for us. Raises
-    `ProviderError`."""
+    """What a provider's bill says, or, where a question costs money, said within the last hours; nothing of one that
+    writes none for us. Raises `ProviderError`."""
     provider = connections.provider(name)
     if not isinstance(provider, Bills):
         return []
+    if not front(name).bill:
+        return provider.spent(since, now)
     file, asked = connections.config.home / SPENT, [name, _day(since), provider.identity().account]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(file.read_text("utf-8"))
@@ -204,9 +215,12 @@ def _shares(connections: Connections, listed: Sequence[RentedHost], since: float
         began, last = had[0][0], had[-1][2]
         ended = min(now, last.deadline or now if last.ended is None else last.idle_end or last.ended)
         ended = max(ended, began + LEAST)
+        unit = front_of(id).unit
         if id in there:
             host, ended = there.pop(id)
-            began = min(began, host.began)
+            began, unit = min(began, host.began), 0.0 if host.alive else unit
+        if unit:
+            ended = began - round(began - ended, 3) // unit * unit
         times = [(number, use.began, min(use.ended or ended, ended)) for _, number, use in had]
         yield from _of_host(id, last.type, last.hourly, began, ended, times, since)
     for host in listed:
@@ -227,12 +241,12 @@ def _of_host(
     since: float,
 ) -> Iterator[Share]:
     """`uses`: who had it from when until when, in order. What is missing to the least that is paid for is idle time."""
-    at = began
+    at = max(began, since)
     for who, start, end in [*uses, (IDLE, ended, ended)]:
         for name, until in ((IDLE, start), (who, end)):
             while at < until:
                 midnight = (at // 86400 + 1) * 86400
-                seconds = max(min(until, midnight) - max(at, since), 0.0)
+                seconds = min(until, midnight) - at
                 if seconds:
                     cost = None if price is None else seconds / 3600 * price
                     yield Share(_day(at), name, type, seconds, cost, rented_at(id))

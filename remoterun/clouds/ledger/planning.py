@@ -174,7 +174,9 @@ def plan(
         roles = roles_of(provider)
     limit = hours(machine, offers, own, connections.config.table_of("max_cost"))
     if kept is not None and _left(kept) < limit[0]:
-        limit = _left(kept), "the end of this host"
+        limit = _left(kept), "the end of this host" + (f"; {limit[1]} is later" if limit[1] else "")
+    if unit := front(rental.provider).unit:  # no time that is billed and can't be had
+        limit = round(limit[0] * 3600, 3) // unit * unit / 3600, limit[1]
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
     found = Plan(
@@ -236,6 +238,9 @@ def hours(
     one that pays for nothing."""
     rental = rental_of(machine)
     limit, named = (HOURS, "") if rental.max_hours is None else (rental.max_hours, f"--max-hours {rental.max_hours:g}")
+    if limit < LEAST:
+        needs = f"a host needs {LEAST * 60:.0f} to begin and to end"
+        raise UsageError(f"{named} is {limit * 60:.1f} min, and {needs}", hint="max_hours=0.5 is half an hour")
     most = _max_cost(rental, own)
     if most is None:
         return limit, named

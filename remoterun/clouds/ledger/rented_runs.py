@@ -11,14 +11,14 @@ from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
-from remoterun.agent.shared.states import ENDINGS, Reason
-from remoterun.archive.objects import NoBucket
+from remoterun.agent.shared.states import ENDINGS, FINAL, Reason
+from remoterun.archive.objects import Damaged, NoBucket
 from remoterun.archive.runs import record_end
 from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.clouds.base import LOST, Guards, Provider, ProviderError, RentedHost
 from remoterun.clouds.ledger.archiving import archive_of, grant, machine_of, record_images
-from remoterun.clouds.ledger.carrying import AT_A_GLANCE, carry
+from remoterun.clouds.ledger.carrying import AT_A_GLANCE, carry, why_not
 from remoterun.connections import Connections, check_home
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
 from remoterun.host_store import HostStore
@@ -57,7 +57,9 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
         what = "never had a host" if run.final else "has no host yet"
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if run.final and run.renting is not None and any(host.ended_by for host in run.renting.hosts[-1:]):
-        return run, _copy_of(connections, run, machine_of(run))
+        copy = _copy_of(connections, run, machine_of(run))
+        _how_it_ended(connections, run, None)  # its host may not have told the archive
+        return connections.registry.run(run.number), copy
     answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON, provider_wait=SOON)[machine]
     if not isinstance(answer, HostError):
         check_home(run, answer.home_id)
@@ -95,7 +97,10 @@ def statuses(connections: Connections, runs: Sequence[Run], ask: Callable[[], An
         answer = ask()
         for run in runs:
             status = answer.get(run.key)
-            renew(connections, run, store.session, status if isinstance(status, RunStatus) else None)
+            known = status if isinstance(status, RunStatus) else None
+            renew(connections, run, store.session, known)
+            if known is not None and known.state not in FINAL and (why := why_not(connections, run)):
+                answer[run.key] = known._replace(note=why)
         return answer
     rented = ask_provider(connections, first)
     return {run.key: _how_it_ended(connections, run, rented) for run in runs}
@@ -210,7 +215,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         event = RunEvent(t=run.ended or now, state=run.state, reason=run.reason, code=run.code, message=run.message)
     try:
         status = record_end(archive_of(connections, run), place_of(run), event, run.attempt).status
-    except NoBucket as error:
+    except (NoBucket, Damaged) as error:
         message = f"{event.message}; {error.message}"
         known = RunStatus(run.key, ENDINGS[reason].state, reason=reason, created=run.created, started=run.started)
         status = known._replace(ended=now, message=message)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason
-from remoterun.clouds.base import LOST, Intent, NoCapacity, Provider, RentedHost, roles_of
+from remoterun.clouds.base import LOST, HasProxy, Intent, NoCapacity, NotListedYet, Provider, RentedHost, roles_of
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import archiving, billing
 from remoterun.clouds.ledger.planning import AgreedPlan, offers_now, rental_of, token, tokens
@@ -71,6 +71,8 @@ def rent(
     renting = replace(renting, most=plan.most or 0.0)
     run = connections.registry.save_renting(run, renting)  # before the check: the later one of two clients counts both
     billing.check_month(connections, plan.most, time.time(), run.key)
+    if isinstance(provider, HasProxy) and (server := provider.unknown_proxy(run.machine)) is not None:
+        connections.ask_about(server)
     rented = provider.acquire(intent, offers, waiting, connections.warn)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if not rented.guarded and roles_of(provider) != plan.roles else []
@@ -93,7 +95,10 @@ def unless_abandoned(connections: Connections, run: Run, keep: bool = False) -> 
     if not connections.registry.abandoned(run):
         return run
     if run.renting is not None:
-        give_back(connections, run, keep)
+        try:
+            give_back(connections, run, keep)
+        except NotListedYet:  # the next look finds it, and ends it
+            return run
         run = connections.registry.run(run.number)
     is_first = run.attempt == 1
     reason = Reason.START_FAILED if is_first else Reason.HOST_LOST
@@ -105,16 +110,20 @@ def unless_abandoned(connections: Connections, run: Run, keep: bool = False) -> 
 
 def give_back(connections: Connections, run: Run, keep: bool = False) -> None:
     """End the host that was rented for this attempt of a run, if there is one; one that was there before stays, and so
-    does one that others `keep`. Where the provider can't be asked, it ends by itself."""
+    does one that others `keep`. Where the provider can't be asked, it ends by itself. Raises `NotListedYet`."""
     rental, renting = rental_of(run.machine), run.renting
     if renting is None:
         return
     rented = None
-    with contextlib.suppress(RemoterunError):
+    try:
         provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))
         if rented is not None and rented.alive and not keep:
             provider.release(rented)
+    except NotListedYet:
+        raise
+    except RemoterunError:
+        pass
     if renting.hosts and renting.hosts[-1].ended is None:
         run = connections.registry.save_renting(run, renting.given_back_at(time.time()))
     if rented is not None and not keep:

@@ -13,7 +13,7 @@ export function view(element) {
   async function ask() {
     try {
       const found = document.hidden ? null : await api("api/machines");
-      if (found && !closed) fill(element, el("div.machines", {}, el("h1", {}, "Machines"), found.machines.map(machine), hosts(found.hosts, ask)));
+      if (found && !closed) fill(element, el("div.machines", {}, el("h1", {}, "Machines"), found.machines.map(machine), hosts(found, ask)));
     } catch (failure) {
       if (!closed) fill(element, el("p.empty", {}, failure.message));
     }
@@ -33,13 +33,13 @@ function machine({ name, kind, runs, line, gpus, disk, load, unreached }) {
     fact("disk", used && [used, ` ${bytes(disk.free)} free of ${bytes(disk.total)}`]), fact("load", Number.isFinite(load) && load.toFixed(1))));
 }
 
-function hosts(found, ask) {
-  if (!found?.length) return null;
+function hosts({ hosts: found, notes }, ask) {
+  if (!found.length && !notes.length) return null;
   const row = ({ id, type, region, state, cost, ends, run }) => {
     const button = el("button.quiet", { "data-sure": "End this host, and its run?" }, "End");
     const end = confirmed(button, () => act(`hosts/${encodeURIComponent(id)}/end`).then(ask, notice));
     const left = ends && `ends by itself in ${duration(ends - Date.now() / 1000)}`;
     return [id, type, region, state, Number.isFinite(cost) && `${money(cost)} so far`, left, run && el("a", { href: `runs/${run}` }, `run ${run}`), end];
   };
-  return el("section.facts", {}, el("h2", {}, "Rented hosts"), el("table", {}, found.map((host) => el("tr", {}, row(host).map((cell) => el("td", {}, cell))))));
+  return el("section.facts", {}, el("h2", {}, "Rented hosts"), notes.map((note) => el("p.lost", {}, note)), el("table", {}, found.map((host) => el("tr", {}, row(host).map((cell) => el("td", {}, cell))))));
 }

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set
 
+from ...shared import identity
 from ...shared.api import MachineCheck
 from ...shared.environment import Environment
 from ...shared.files import locked, own_bytes, read_json, remove_tree, text_of, write_whole
@@ -137,7 +138,7 @@ class ProcessEngine:
             start_new_session=True,
         )
         self._children[run.key] = process
-        about = {"pid": process.pid, "started": processes.started(process.pid), "oom_kills": kills}
+        about = {"pid": process.pid, "started": identity.started(process.pid), "oom_kills": kills}
         write_whole(os.path.join(run.path, "process.json"), json.dumps(about).encode())
 
     def inspect(self, run: RunFolder) -> CommandState:
@@ -309,7 +310,7 @@ class ProcessEngine:
     def _leader(self, run: RunFolder) -> Optional[int]:
         """The wrapper's pid while it lives, also when an earlier supervisor started it."""
         about = self._about(run)
-        started = processes.started(about["pid"]) if about else None
+        started = identity.started(about["pid"]) if about else None
         return about["pid"] if started is not None and started == about["started"] else None
 
     def _about(self, run: RunFolder) -> Dict[str, Any]:

@@ -24,12 +24,12 @@ from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ...shared.api import Claim, Demand, Examine, MachineCheck, Occupancy
 from ...shared.files import locked, read_bytes, remove_tree, text_of, write_whole
+from ...shared.identity import Machine
 from ...shared.logs import last_lines
 from ...shared.records import Record, decode, encode
 from ...shared.spec import RunSpec, Scheduling
 from ...shared.states import FINAL, Reason, RunState
 from ...store.home import Home
-from ...store.machine import Machine
 from ...store.run_folder import SUPERVISOR, RunFolder
 from .. import gpus as gpu_tool
 from .. import supervision
@@ -184,7 +184,8 @@ class Slurm(Queue):
         if not here:
             with contextlib.nullcontext(False) if job.id and not job.over else run.supervising() as ours:
                 yield ours
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the lock of who builds, perhaps: others may do so now
+            with open(os.devnull, "rb") as nothing:
+                os.dup2(nothing.fileno(), 0)  # the lock of who builds, perhaps: others may do so now
             return
         if job.id not in ("", here):
             yield False  # of two jobs of a run, the one that is noted counts

@@ -180,7 +180,7 @@ def seconds_left(id: str) -> Optional[float]:
 
 def seconds_of(text: str) -> Optional[float]:
     """The seconds of a time in Slurm's form, `1-12:00:00`; None for any other text."""
-    found = re.match(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$", text)
+    found = re.match(r"(?:(\d{1,6})-)?(?:(\d{1,6}):)?(\d{1,6}):(\d{1,6})$", text)
     if found is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
@@ -196,7 +196,10 @@ def nodes(asked: Optional[Scheduling] = None) -> List[NodeUse]:
         taken[node] = taken.get(node, 0) + gpus_in(gres)
     found = []
     for line in said(["sinfo", "--noheader", "--Node", "--format=%P|%t|%G|%c|%m|%l|%n", *of_it]).splitlines():
-        name, state, gres, cpus, memory, limit, node = line.split("|", 6)
+        parsed = re.match(r"(.*?)\|(.*?)\|(.*?)\|(\d{1,9})\+?\|(\d{1,12})\+?\|(.*?)\|(.*)", line)
+        if parsed is None:  # such as a line of a site's own
+            continue
+        name, state, gres, cpus, memory, limit, node = parsed.groups()
         up = state.rstrip("*~#$@+^-!%") in ("idle", "mix", "alloc", "comp")
         gpus = gpus_in(gres)
         free = max(gpus - taken.get(node, 0), 0) if up else 0
