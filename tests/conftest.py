@@ -21,7 +21,7 @@ import pytest
 
 from remoterun.agent.shared.files import locked
 from remoterun.agent.store.home import Home
-from tests import gate
+from tests import outcomes
 from tests.browser import browser, kept_tab, ml5, node_modules, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker, leavings
@@ -250,7 +250,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
-    gate.pytest_configure(config)
+    outcomes.pytest_configure(config)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,7 +7,8 @@ A test that passes alone is flaky: it is named with its first failure, and the g
 twice closes it, as do more than `AGAIN` failures, a session that does not come to its end, and a time that is up. The
 exit status is 0 where the gate is open; 1 for failed tests; 2 for a session without an end; 3 for the time.
 
-A session that finds the variable `REMOTERUN_OUTCOMES` writes each thing that happens in it into the file of that name.
+A session writes what becomes of its tests into the file that `REMOTERUN_OUTCOMES` names (`outcomes.py`). Nothing but
+Python is needed here: `make test` installs the rest.
 """
 
 from __future__ import annotations
@@ -25,9 +26,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 VARIABLE = "REMOTERUN_OUTCOMES"
 AGAIN = 25
@@ -35,45 +33,8 @@ AGAIN = 25
 PARTING = 60.0
 """Seconds that a session has to end by itself, and to clean up, once it is interrupted."""
 SLOWEST = 10
-LAST_LINES = 15
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """For `conftest.py`. What the session starts does not see the variable, nor do the workers of xdist."""
-    path = os.environ.pop(VARIABLE, None)
-    if path is not None:
-        config.pluginmanager.register(Recording(path))
-
-
-class Recording:
-    """The plugin that writes the file: a line of JSON for each thing that happens."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "a", buffering=1)
-
-    def _write(self, **what: Any) -> None:
-        self._file.write(json.dumps(what) + "\n")
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if session.items:  # with xdist it is the workers that collect
-            self._write(tests=[item.nodeid for item in session.items])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        self._write(tests=list(ids))
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._write(begins=nodeid)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        failed = report.longreprtext.splitlines()[-LAST_LINES:] if report.failed else None
-        self._write(test=report.nodeid, outcome=report.outcome, seconds=report.duration, failed=failed)
-
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        self._write(ends=nodeid)
-
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        self._write(over=int(exitstatus))
+PASSED, FAILED = 0, 1
+"""Exit statuses of pytest, for a session that came to its end."""
 
 
 @dataclass
@@ -174,7 +135,8 @@ def said_of_time(outcomes: Outcomes) -> Iterator[str]:
 
 
 def said_of_failures(title: str, failed: dict[str, list[str]]) -> Iterator[str]:
-    yield f"ci: {title}: {len(failed)}"
+    if failed:
+        yield f"ci: {title}: {len(failed)}"
     for test, lines in sorted(failed.items()):
         yield f"    {test}"
         yield from (f"        {line}" for line in lines)
@@ -197,7 +159,7 @@ def main() -> int:
     began = time.time()
     first, status = run(asked.words, asked.until)
     failed, said = first.failed, list[str]()
-    came_to_its_end = first.seconds and first.over == (pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK)
+    came_to_its_end = first.seconds and first.over == (FAILED if failed else PASSED)
     if status is None:
         said = [*said_of_failures("failed", failed), *said_of_time(first)]
     elif not came_to_its_end or bool(status) is not bool(failed):
@@ -212,7 +174,7 @@ def main() -> int:
         failed = {test: second.failed.get(test, lines) for test, lines in first.failed.items() if test not in passed}
         status = None if ended is None else 1 if failed else 0
         said = list(said_of_failures("flaky: failed among the others, passed alone, to be mended", flaky))
-        said += said_of_failures("failed twice, or not tried again", failed) if failed else []
+        said += said_of_failures("failed twice, or not tried again", failed)
         said += said_of_time(second) if ended is None else []
     print(*said_at_the_end(first, began), *said, sep="\n")
     passed_in_all = len(first.seconds) - len(first.skipped) - len(failed)

@@ -43,7 +43,7 @@ def gated(tmp_path: Path) -> Gated:
     """`gated(TEXT, WORDS, seconds)`: the gate, for a folder whose tests are TEXT, run by WORDS."""
 
     def start(text: str, words: list[str] = PYTEST, seconds: float = 300) -> subprocess.Popen[str]:
-        (tmp_path / "conftest.py").write_text("from tests.gate import pytest_configure")
+        (tmp_path / "conftest.py").write_text("from tests.outcomes import pytest_configure")
         (tmp_path / "test_it.py").write_text(text)
         asked = [sys.executable, "-m", "tests.gate", "--until", str(time.time() + seconds), "--", *words]
         env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
